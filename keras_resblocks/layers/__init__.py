@@ -1,0 +1,25 @@
+"""Layers to drop into a Keras model."""
+
+from keras_resblocks.layers import shortcuts
+from keras_resblocks.layers.attention import EfficientChannelAttention, SqueezeExcite
+from keras_resblocks.layers.inception import InceptionBlock
+from keras_resblocks.layers.residual import BottleneckBlock, ResidualBlock
+from keras_resblocks.layers.steps import Conv, Pool, Split, Subsample
+from keras_resblocks.layers.stochastic_depth import StochasticDepth
+from keras_resblocks.layers.units import ConvUnit, Pooling
+
+__all__ = [
+    "BottleneckBlock",
+    "Conv",
+    "ConvUnit",
+    "EfficientChannelAttention",
+    "InceptionBlock",
+    "Pool",
+    "Pooling",
+    "ResidualBlock",
+    "Split",
+    "SqueezeExcite",
+    "StochasticDepth",
+    "Subsample",
+    "shortcuts",
+]

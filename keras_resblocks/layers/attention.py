@@ -1,0 +1,197 @@
+"""Channel attention: gates computed from the mean of each channel."""
+
+import math
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.layers import templates
+from keras_resblocks.layers.composite import Composite
+from keras_resblocks.layers.wiring import Chain
+
+
+class _ChannelGate(Composite):
+    """`output = input * gate(mean of the input over its spatial axes)`."""
+
+    def __init__(
+        self,
+        *,
+        gate_activation="sigmoid",
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        kernel_constraint=None,
+        **options,
+    ):
+        super().__init__(**options)
+        self.gate_activation = templates.activation.get(gate_activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+
+    def gate(self, means):
+        """The gates in (0, 1) from the means, both of shape `(batch, channels)`."""
+        raise NotImplementedError
+
+    def call(self, inputs):
+        spatial_axes = self.spatial_axes(len(inputs.shape))
+        gates = self.gate(keras.ops.mean(inputs, axis=spatial_axes))
+        return inputs * keras.ops.expand_dims(gates, axis=spatial_axes)
+
+    def spatial_axes(self, ndim):
+        first = 1 if self.data_format == "channels_last" else 2
+        return tuple(range(first, first + ndim - 2))
+
+    def kernel_arguments(self):
+        return {
+            # From its config: one initializer object gives equal shapes equal values.
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": self.kernel_regularizer,
+            "kernel_constraint": self.kernel_constraint,
+            "dtype": self.dtype_policy.name,
+        }
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "gate_activation": templates.serialize(self.gate_activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class SqueezeExcite(_ChannelGate):
+    """Scales each channel by a gate that sees all channels' means.
+
+    `output = input * sigmoid(W2 relu(W1 mean(input) + b1) + b2)`
+
+    Args:
+        reduction: the hidden layer has `channels // reduction` units, at least one.
+        activation: of the hidden layer; anything a block's `activation` may be.
+        gate_activation: of the gate.
+        kernel_initializer, kernel_regularizer, kernel_constraint: of both dense layers. Where a
+            block makes this layer from the name `"squeeze_excite"`, they are the block's own.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+
+    Input and output shape: `(batch, *spatial, channels)`, or channels first; the same.
+
+    Example:
+
+    >>> keras_resblocks.ResidualBlock(64, attention=keras_resblocks.SqueezeExcite(reduction=8))
+
+    Reference: Hu et al. 2018, "Squeeze-and-Excitation Networks", section 3.
+    """
+
+    def __init__(self, reduction=16, *, activation="relu", **options):
+        super().__init__(**options)
+        self.reduction = validation.positive_int("reduction", reduction)
+        self.activation = templates.activation.get(activation)
+
+    def compose(self, input_shape):
+        batch, channels = input_shape[0], self.channels(input_shape)
+        hidden = max(1, channels // self.reduction)
+        site = self.site(input_shape)
+        self.excitation = Chain(
+            [
+                self.add(keras.layers.Dense(hidden, name="reduce", **self.kernel_arguments())),
+                self.add_copy(self.activation, "reduce_act", site),
+                self.add(keras.layers.Dense(channels, name="expand", **self.kernel_arguments())),
+                self.add_copy(self.gate_activation, "expand_act", site),
+            ]
+        )
+        self.excitation.build((batch, channels))
+
+    def gate(self, means):
+        return self.excitation(means)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "reduction": self.reduction,
+            "activation": templates.serialize(self.activation),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class EfficientChannelAttention(_ChannelGate):
+    """Scales each channel by a gate that sees the means of its neighbouring channels.
+
+    `output = input * sigmoid(conv1d(mean(input)))`: one kernel slides along the channels, so
+    that the layer has `kernel_size` weights however many channels there are.
+
+    Args:
+        kernel_size: odd number of neighbouring channels; by default the odd integer at or above
+            `|log2(channels) / 2 + 1 / 2|` (equation 12 with gamma 2 and b 1, as in the
+            authors' code).
+        gate_activation: of the gate; anything a block's `activation` may be.
+        kernel_initializer, kernel_regularizer, kernel_constraint: of the kernel. Where a block
+            makes this layer from the name `"efficient_channel"`, they are the block's own.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+
+    Input and output shape: `(batch, *spatial, channels)`, or channels first; the same.
+
+    Example:
+
+    >>> keras_resblocks.BottleneckBlock(64, attention="efficient_channel")
+
+    Reference: Wang et al. 2020, "ECA-Net", section 3.
+    """
+
+    def __init__(self, kernel_size=None, **options):
+        super().__init__(**options)
+        if kernel_size is not None and validation.positive_int("kernel_size", kernel_size) % 2 == 0:
+            raise ValueError(f"`kernel_size` must be odd. Received: kernel_size={kernel_size!r}")
+        self.kernel_size = kernel_size
+
+    def compose(self, input_shape):
+        batch, channels = input_shape[0], self.channels(input_shape)
+        self.add(
+            keras.layers.Conv1D(
+                1,
+                self.kernel_size or adaptive_kernel_size(channels),
+                padding="same",
+                use_bias=False,
+                data_format="channels_last",  # the channels are the axis to slide along
+                name="conv",
+                **self.kernel_arguments(),
+            )
+        ).build((batch, channels, 1))
+        self.excitation = Chain(
+            [self.add_copy(self.gate_activation, "gate_act", self.site(input_shape))]
+        )
+        self.excitation.build((batch, channels))
+
+    def gate(self, means):
+        logits = self.conv(keras.ops.expand_dims(means, axis=-1))
+        return self.excitation(keras.ops.squeeze(logits, axis=-1))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+        }
+
+
+def adaptive_kernel_size(channels, gamma=2, b=1):
+    """Wang et al. 2020, equation 12: the neighbourhood grows with the log of the channels."""
+    size = int(abs((math.log2(channels) + b) / gamma))
+    return size if size % 2 else size + 1
+
+
+def _named(layer_class):
+    return templates.named(
+        layer_class, lambda site: {"data_format": site.data_format, **site.kernel_options}
+    )
+
+
+attention = templates.Slot(
+    "attention",
+    {
+        "squeeze_excite": _named(SqueezeExcite),
+        "efficient_channel": _named(EfficientChannelAttention),
+    },
+)

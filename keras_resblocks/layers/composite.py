@@ -1,0 +1,125 @@
+"""What every layer made of other layers has to get right."""
+
+import inspect
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.layers import templates
+
+
+class Composite(keras.layers.Layer):
+    """A layer that makes, names and builds its sublayers in `compose`.
+
+    The rank is read from the input, so one class serves signals, images and volumes. Sublayers
+    are attributes called like themselves (`self.add(layer)`), hence a weight's path in the
+    model and in a `.weights.h5` file reads the same.
+    """
+
+    def __init__(self, *, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.data_format = validation.one_of(
+            "data_format",
+            data_format or keras.config.image_data_format(),
+            ("channels_last", "channels_first"),
+        )
+
+    def __init_subclass__(cls, **kwargs):
+        """Lets `help` and editors show the options that a subclass takes as `**options`."""
+        super().__init_subclass__(**kwargs)
+        parent = cls.__mro__[1]
+        inherited = inspect.signature(
+            parent if "__signature__" in vars(parent) else parent.__init__
+        )
+        parameters = dict(inspect.signature(cls.__init__).parameters)
+        if parameters.pop("options", None):
+            parameters = {
+                **parameters,
+                **{k: v for k, v in inherited.parameters.items() if k not in parameters},
+            }
+        parameters.pop("self")
+        cls.__signature__ = inspect.Signature([*parameters.values()])
+
+    def compose(self, input_shape):
+        """Makes and builds the sublayers for `input_shape`, a tuple."""
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        input_shape = tuple(input_shape)
+        self.spatial_shape(input_shape)
+        if self.channels(input_shape) is None:
+            raise ValueError(
+                f"The channel dimension of the input of {self.__class__.__name__} "
+                f"'{self.name}' must be defined (data_format={self.data_format!r}). "
+                f"Received: input_shape={input_shape}"
+            )
+        self.compose(input_shape)
+        if not self.trainable:
+            for layer in vars(self).copy().values():
+                if isinstance(layer, keras.layers.Layer):
+                    _freeze(layer)
+
+    def add(self, layer):
+        """Tracks `layer` as the attribute that bears its name, and returns it."""
+        setattr(self, layer.name, layer)
+        return layer
+
+    def add_copy(self, template, name, site, **overrides):
+        """Tracks a fresh copy of `template` as `name`; None where there is no template."""
+        return None if template is None else self.add(template.make(site, name, **overrides))
+
+    def site(self, input_shape, kernel_options=None):
+        """Where a copy of a template would stand, given the shape of its input."""
+        return templates.Site(
+            rank=len(input_shape) - 2,
+            channels=self.channels(input_shape),
+            data_format=self.data_format,
+            # By name: a policy object would not survive some layers' own `get_config`.
+            dtype=self.dtype_policy.name,
+            kernel_options=kernel_options or {},
+        )
+
+    @property
+    def channel_axis(self):
+        return -1 if self.data_format == "channels_last" else 1
+
+    def channels(self, shape):
+        """The number of channels in a full shape (batch included)."""
+        return shape[self.channel_axis]
+
+    def spatial_shape(self, shape):
+        """The sizes of the spatial axes in a full shape (batch included).
+
+        Raises:
+            ValueError: if there are none, more than three, or one of size zero.
+        """
+        if not 3 <= len(shape) <= 5:
+            raise ValueError(
+                f"The input of {self.__class__.__name__} '{self.name}' must have rank 3, 4 or 5: "
+                "batch, channels and one, two or three spatial axes. "
+                f"Received: input_shape={tuple(shape)}"
+            )
+        spatial = tuple(shape[1:-1] if self.data_format == "channels_last" else shape[2:])
+        if 0 in spatial:
+            raise ValueError(
+                f"The input of {self.__class__.__name__} '{self.name}' must not be empty. "
+                f"Received: input_shape={tuple(shape)}"
+            )
+        return spatial
+
+    def full_shape(self, batch, spatial, channels):
+        """The inverse of `spatial_shape` and `channels`."""
+        if self.data_format == "channels_last":
+            return (batch, *spatial, channels)
+        return (batch, channels, *spatial)
+
+    def get_config(self):
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+def _freeze(layer):
+    layer.trainable = False
+    # On TensorFlow, setting `trainable` to the value it has does nothing, and so would not
+    # reach variables made after it was first set.
+    for weight in layer.weights:
+        weight.trainable = False

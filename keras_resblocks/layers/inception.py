@@ -1,0 +1,168 @@
+"""The inception block: branches side by side, concatenated."""
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.layers import steps
+from keras_resblocks.layers.residual import Block
+
+_POOLS = {"max_pool": "max", "avg_pool": "avg"}
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class InceptionBlock(Block):
+    """Branches of convolutions and poolings on one input, concatenated along the channels.
+
+    `output = concat(branch(input) for each branch)`, or with a shortcut (Inception-ResNet)
+    `output = activation(residual_scale * concat(...) + shortcut(input))`.
+
+    Args:
+        branches: a list of branches, each a list of steps. A step is `(filters, kernel_size)`,
+            an integer (a 1x1 convolution), `"max_pool"`, `"avg_pool"` (3x3) or a list of
+            branches (a split inside the branch, concatenated).
+        strides: on each branch's last spatial step, or its last step if none is spatial.
+        shortcut: as in `ResidualBlock`; None, the default, for none.
+        residual_scale: what the branches are multiplied by before the sum.
+        groups, dilation_rate: of the convolutions larger than 1x1.
+        **options: as in `ResidualBlock`. With a shortcut or `preactivation=True`, no activation
+            follows the last convolutions of the branches.
+
+    Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
+    first. Output shape: `(batch, *ceil(spatial / strides), sum of the branches' channels)`.
+
+    Example:
+
+    >>> x = keras.Input((28, 28, 192))
+    >>> InceptionBlock([[64], [96, (128, 3)], [16, (32, 5)], ["max_pool", 32]])(x).shape
+    (None, 28, 28, 256)
+
+    References: Szegedy et al. 2015, "Going Deeper with Convolutions", section 4; 2017,
+    "Inception-v4, Inception-ResNet", sections 3.2 and 3.3, for `shortcut` and `residual_scale`.
+    """
+
+    def __init__(self, branches, strides=1, *, shortcut=None, residual_scale=1.0, **options):
+        super().__init__(strides, shortcut=shortcut, **options)
+        self.branches = _branches(branches, f"Received: branches={branches!r}")
+        self.residual_scale = validation.finite_number("residual_scale", residual_scale)
+        for filters in _grouped_filters(self.branches):
+            validation.divisor("groups", self.groups, "filters", filters)
+        if self.zero_init_residual and _ends_in_pool(self.branches):
+            raise ValueError(
+                "`zero_init_residual=True` needs branches that end in a convolution. "
+                f"Received: branches={branches!r}"
+            )
+
+    @classmethod
+    def v1(cls, conv1x1, conv3x3, conv5x5, pool_projection, **options):
+        """GoogLeNet's four paths: 1x1, 3x3, 5x5 and a pooled 1x1 convolution.
+
+        Args:
+            conv1x1: filters of the 1x1 path.
+            conv3x3: filters of the 3x3 path, `(reduction, output)`.
+            conv5x5: filters of the 5x5 path, `(reduction, output)`.
+            pool_projection: filters after the max pooling.
+            **options: as in `InceptionBlock`.
+
+        Reference: Szegedy et al. 2015, figure 2b and table 1.
+        """
+        return cls(branches_v1(conv1x1, conv3x3, conv5x5, pool_projection), **options)
+
+    @staticmethod
+    def branch_steps(branches, strides=1, *, groups=1, dilation_rate=1):
+        """The branch as data; the arguments are the block's."""
+        split = _split(branches, groups, dilation_rate)
+        return steps.with_strides((split,), strides)
+
+    def branch(self):
+        return self.branch_steps(
+            self.branches, self.strides, groups=self.groups, dilation_rate=self.dilation_rate
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "branches": self.branches,
+            "residual_scale": self.residual_scale,
+        }
+
+
+def branches_v1(conv1x1, conv3x3, conv5x5, pool_projection):
+    """The `branches` of `InceptionBlock.v1`."""
+    pairs = {"conv3x3": conv3x3, "conv5x5": conv5x5}
+    for name, pair in pairs.items():
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise ValueError(
+                f"`{name}` must be a pair (reduction, output). Received: {name}={pair!r}"
+            )
+    return [
+        [conv1x1],
+        [conv3x3[0], (conv3x3[1], 3)],
+        [conv5x5[0], (conv5x5[1], 5)],
+        ["max_pool", pool_projection],
+    ]
+
+
+def _branches(branches, received):
+    """`branches` in one form, of tuples: what JSON makes of them is read the same."""
+    if not isinstance(branches, (list, tuple)) or not branches:
+        raise ValueError(f"`branches` must be a non-empty list of branches. {received}")
+    return tuple(_branch(branch, received) for branch in branches)
+
+
+def _branch(branch, received):
+    if not isinstance(branch, (list, tuple)) or not branch:
+        raise ValueError(
+            f"Each of `branches` must be a non-empty list of steps, not {branch!r}. {received}"
+        )
+    return tuple(_step(step, received) for step in branch)
+
+
+def _step(step, received):
+    if isinstance(step, str) and step in _POOLS:
+        return step
+    if isinstance(step, (list, tuple)) and step and isinstance(step[0], (list, tuple)):
+        return _branches(step, received)
+    filters, *kernel_size = step if isinstance(step, (list, tuple)) and step else [step]
+    try:
+        filters = validation.positive_int("filters", filters)
+        if not kernel_size:
+            return filters
+        (kernel_size,) = kernel_size
+        return (filters, validation.positive_ints("kernel_size", kernel_size))
+    except ValueError:
+        raise ValueError(
+            "A step in `branches` must be (filters, kernel_size), an integer (a 1x1 "
+            f"convolution), one of {sorted(_POOLS)} or a list of branches, not {step!r}. "
+            f"{received}"
+        ) from None
+
+
+def _is_split(step):
+    return isinstance(step, tuple) and isinstance(step[0], tuple)
+
+
+def _split(branches, groups, dilation_rate):
+    def to_step(step):
+        if _is_split(step):
+            return _split(step, groups, dilation_rate)
+        if step in _POOLS:
+            return steps.Pool(_POOLS[step])
+        filters, kernel_size = step if isinstance(step, tuple) else (step, 1)
+        if not validation.exceeds_one(kernel_size):
+            return steps.Conv(filters, kernel_size)
+        return steps.Conv(filters, kernel_size, groups=groups, dilation_rate=dilation_rate)
+
+    return steps.Split(tuple(tuple(map(to_step, branch)) for branch in branches))
+
+
+def _ends_in_pool(branches):
+    return any(_ends_in_pool(end) if _is_split(end) else end in _POOLS for *_, end in branches)
+
+
+def _grouped_filters(branches):
+    """The filters of every convolution larger than 1x1."""
+    for step in (step for branch in branches for step in branch):
+        if _is_split(step):
+            yield from _grouped_filters(step)
+        elif isinstance(step, tuple) and validation.exceeds_one(step[1]):
+            yield step[0]

@@ -1,0 +1,370 @@
+"""The residual block, and its two published forms."""
+
+import dataclasses
+import operator
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.layers import attention as attentions
+from keras_resblocks.layers import shortcuts, steps, templates
+from keras_resblocks.layers.stochastic_depth import StochasticDepth
+from keras_resblocks.layers.units import ConvComposite, window_output
+from keras_resblocks.layers.wiring import Chain, Scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a block consists of, as data, for a given number of input channels."""
+
+    entry: bool  # whether normalization and activation come first
+    branch: tuple
+    shortcut: tuple | None  # None: there is no sum
+    exit: bool  # whether an activation follows the sum
+    filters: int  # channels of the output
+
+
+def plan_block(branch, policy, *, channels, strides, preactivation=False, zero_init=False):
+    """The `Plan` of a block with this branch and shortcut policy.
+
+    Post-activation (v1) and pre-activation (v2) are one sequence, shifted by a phase:
+
+    | | entry | branch | last convolution | exit |
+    |---|---|---|---|---|
+    | post-activation | | Conv Norm Act ... | Conv Norm | Act |
+    | pre-activation | Norm Act | Conv Norm Act ... | Conv | |
+    """
+    filters = steps.output_channels(branch, channels)
+    is_sum = policy is not None
+    if is_sum or preactivation:
+        branch = steps.with_linear_end(branch, preactivation, zero_init)
+    return Plan(
+        entry=preactivation,
+        branch=branch,
+        shortcut=_shortcut_steps(policy, channels, filters, strides, preactivation)
+        if is_sum
+        else None,
+        exit=is_sum and not preactivation,
+        filters=filters,
+    )
+
+
+def _shortcut_steps(policy, channels, filters, strides, preactivation):
+    def fitted(step):
+        if not isinstance(step, steps.STEPS):
+            return shortcuts.layer_template(step)
+        if preactivation and isinstance(step, steps.Conv) and step.normalization == steps.INHERIT:
+            return dataclasses.replace(step, normalization=None)
+        return step
+
+    return tuple(map(fitted, policy.steps(channels, filters, strides)))
+
+
+class Block(ConvComposite):
+    """A branch, and a shortcut past it: what all the blocks share.
+
+    `output = exit(branch(entry(input)) + shortcut(input))`
+
+    A subclass says what its branch is (`branch_steps`); see `plan_block` for the rest.
+
+    Args:
+        strides: of the block, an integer or one for each spatial axis.
+        shortcut: None, a name, a `Shortcut`, a Keras layer, a function or a config dict; see
+            `keras_resblocks.shortcuts`.
+        preactivation: whether normalization and activation come before the convolutions.
+        attention: None, `"squeeze_excite"`, `"efficient_channel"`, a Keras layer, a function or
+            a config dict; at the end of the branch.
+        drop_path_rate: probability in [0, 1) to drop a sample's branch in training.
+        groups: number of groups of channels that the spatial convolutions treat separately.
+        dilation_rate: of the spatial convolutions.
+        zero_init_residual: whether the branch starts as zero, so that the block starts as its
+            shortcut: by a zero gamma, or a zero kernel where no normalization ends the branch.
+        **options: as of `ConvComposite`.
+    """
+
+    residual_scale = 1.0
+
+    def __init__(
+        self,
+        strides=1,
+        *,
+        shortcut="projection",
+        preactivation=False,
+        attention=None,
+        drop_path_rate=0.0,
+        groups=1,
+        dilation_rate=1,
+        zero_init_residual=False,
+        **options,
+    ):
+        super().__init__(**options)
+        self.strides = validation.positive_ints("strides", strides)
+        # `block.shortcut` and `block.attention` are the layers that these two make.
+        self.shortcut_policy = shortcuts.get(shortcut)
+        self.attention_template = attentions.attention.get(attention)
+        self.preactivation = validation.boolean("preactivation", preactivation)
+        self.drop_path_rate = validation.rate("drop_path_rate", drop_path_rate)
+        self.groups = validation.positive_int("groups", groups)
+        self.dilation_rate = validation.positive_ints("dilation_rate", dilation_rate)
+        validation.strides_or_dilation(self.strides, self.dilation_rate)
+        self.zero_init_residual = validation.boolean("zero_init_residual", zero_init_residual)
+        if self.shortcut_policy is None and (self.zero_init_residual or self.drop_path_rate):
+            raise ValueError(
+                "`zero_init_residual` and `drop_path_rate` need a shortcut to fall back on. "
+                f"Received: shortcut=None, zero_init_residual={zero_init_residual!r}, "
+                f"drop_path_rate={drop_path_rate!r}"
+            )
+
+    def branch(self):
+        """The residual branch as steps, before it is fitted to the shortcut."""
+        raise NotImplementedError
+
+    def plan(self, channels):
+        """The `Plan` for an input of that many channels."""
+        return plan_block(
+            self.branch(),
+            self.shortcut_policy,
+            channels=channels,
+            strides=self.strides,
+            preactivation=self.preactivation,
+            zero_init=self.zero_init_residual,
+        )
+
+    def compose(self, input_shape):
+        plan = self.plan(self.channels(input_shape))
+        output_shape = self.compute_output_shape(input_shape)
+        before, after = self.site(input_shape), self.site(output_shape, self.kernel_options())
+        self.entry = Chain(
+            [
+                self.add_copy(self.normalization, "entry_norm", before),
+                self.add_copy(self.activation, "entry_act", before),
+            ]
+            if plan.entry
+            else []
+        )
+        self.residual = Chain(
+            [
+                self.add_steps(plan.branch, before),
+                self.add_copy(self.attention_template, "attention", after),
+                Scale(self.residual_scale) if self.residual_scale != 1.0 else None,
+                self._add_drop_path(),
+            ]
+        )
+        self.bypass = self.add_steps(plan.shortcut or (), before, "shortcut_", last="shortcut")
+        self.exit = Chain(
+            [self.add_copy(self.activation, "exit_act", after) if plan.exit else None]
+        )
+        self._build_chains(input_shape, output_shape)
+
+        self.bypass_source = _the_activated if self.bypass.has_weights() else _the_inputs
+        self.merge = _the_residual if plan.shortcut is None else operator.add
+
+    def _build_chains(self, input_shape, output_shape):
+        self.entry.build(input_shape)
+        self.residual.build(input_shape)
+        bypass_shape = self.bypass.build(input_shape)
+        if self.shortcut_policy is not None and bypass_shape != output_shape:
+            raise ValueError(
+                f"`shortcut` must lead to the shape of the branch's output, {output_shape}. "
+                f"Received: shortcut={self.shortcut_policy!r}, which leads to {bypass_shape}"
+            )
+        self.exit.build(output_shape)
+
+    def _add_drop_path(self):
+        if not self.drop_path_rate:
+            return None
+        return self.add(
+            StochasticDepth(self.drop_path_rate, dtype=self.dtype_policy.name, name="drop_path")
+        )
+
+    def call(self, inputs):
+        activated = self.entry(inputs)
+        residual = self.residual(activated)
+        shortcut = self.bypass(self.bypass_source(inputs, activated))
+        return self.exit(self.merge(residual, shortcut))
+
+    def compute_output_shape(self, input_shape):
+        spatial = window_output(self.spatial_shape(input_shape), 1, self.strides, "same")
+        filters = steps.output_channels(self.branch(), self.channels(input_shape))
+        return self.full_shape(input_shape[0], spatial, filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "strides": self.strides,
+            "shortcut": shortcuts.serialize(self.shortcut_policy),
+            "preactivation": self.preactivation,
+            "attention": templates.serialize(self.attention_template),
+            "drop_path_rate": self.drop_path_rate,
+            "groups": self.groups,
+            "dilation_rate": self.dilation_rate,
+            "zero_init_residual": self.zero_init_residual,
+        }
+
+
+def _the_inputs(inputs, activated):
+    return inputs
+
+
+def _the_activated(inputs, activated):
+    return activated
+
+
+def _the_residual(residual, shortcut):
+    return residual
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class ResidualBlock(Block):
+    """Two convolutions and a shortcut.
+
+    `output = activation(norm(conv2(activation(norm(conv1(input))))) + shortcut(input))`, or
+    with `preactivation=True` `output = conv2(act(norm(conv1(act(norm(input)))))) + shortcut`.
+
+    Args:
+        filters: number of output channels.
+        strides: of the first convolution; an integer, or one for each spatial axis.
+        kernel_size: of both convolutions.
+        shortcut: `"projection"` (where shapes differ), `"projection_always"`, `"identity"`,
+            `"zero_pad"`, `"avg_pool"`, None for none, a `Shortcut`, a Keras layer, a function
+            or a config dict.
+        preactivation: whether normalization and activation come before the convolutions.
+        activation, normalization, attention: None, a name, a registered function, a Keras layer
+            or a config dict. A layer is a template: each place gets a copy with weights of its
+            own. Normalizations: `"batch"`, `"layer"`, `"group"`, `"instance"`. Attentions:
+            `"squeeze_excite"`, `"efficient_channel"`.
+        drop_path_rate: probability in [0, 1) to drop a sample's branch in training.
+        groups: number of groups of channels that are convolved separately.
+        dilation_rate: of both convolutions.
+        padding: `"symmetric"`, as in the paper and in PyTorch, or `"same"`, as in TensorFlow;
+            they differ only where strides are more than 1.
+        use_bias: whether the convolutions have a bias. None: where no normalization follows.
+        zero_init_residual: whether the branch starts as zero: then a ReLU block starts as
+            `relu(shortcut)`, and a pre-activation block as its shortcut.
+        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+            kernel_constraint, bias_constraint: of every convolution, the shortcut's too.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+
+    Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
+    first. Output shape: `(batch, *ceil(spatial / strides), filters)`.
+
+    Raises:
+        ValueError: for an argument out of its range, here; for one that does not fit the input,
+            when the block is built.
+
+    Example:
+
+    >>> x = keras.Input((32, 32, 3))
+    >>> y = ResidualBlock(64, strides=2, activation="elu", kernel_regularizer="l2")(x)
+    >>> y.shape
+    (None, 16, 16, 64)
+
+    Reference: He et al. 2016a, "Deep Residual Learning for Image Recognition", section 3;
+    2016b, "Identity Mappings in Deep Residual Networks", section 4, for `preactivation`.
+    """
+
+    def __init__(self, filters, strides=1, *, kernel_size=3, **options):
+        super().__init__(strides, **options)
+        self.filters = validation.positive_int("filters", filters)
+        self.kernel_size = validation.positive_ints("kernel_size", kernel_size)
+        validation.divisor("groups", self.groups, "filters", self.filters)
+
+    @staticmethod
+    def branch_steps(filters, strides=1, *, kernel_size=3, groups=1, dilation_rate=1):
+        """The branch as data; the arguments are the block's."""
+        spatial = steps.Conv(filters, kernel_size, groups=groups, dilation_rate=dilation_rate)
+        return (dataclasses.replace(spatial, strides=strides), spatial)
+
+    def branch(self):
+        return self.branch_steps(
+            self.filters,
+            self.strides,
+            kernel_size=self.kernel_size,
+            groups=self.groups,
+            dilation_rate=self.dilation_rate,
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "kernel_size": self.kernel_size}
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class BottleneckBlock(Block):
+    """A 1x1, a spatial and a 1x1 convolution, and a shortcut.
+
+    `output = activation(norm(conv3(a(norm(conv2(a(norm(conv1(input)))))))) + shortcut(input))`
+
+    Args:
+        filters: the inner width; the block outputs `expansion * filters` channels.
+        strides: of the spatial convolution; an integer, or one for each spatial axis.
+        expansion: how many times wider the output is than the inside.
+        stride_in_1x1: whether the first 1x1 convolution is strided instead (the paper's form;
+            the other is known as v1.5).
+        kernel_size, groups, dilation_rate: of the spatial convolution.
+        **options: as in `ResidualBlock`.
+
+    Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
+    first. Output shape: `(batch, *ceil(spatial / strides), expansion * filters)`.
+
+    Example:
+
+    >>> x = keras.Input((56, 56, 64))
+    >>> BottleneckBlock(64)(x).shape
+    (None, 56, 56, 256)
+
+    Reference: He et al. 2016a, "Deep Residual Learning for Image Recognition", section 4.1.
+    """
+
+    def __init__(
+        self, filters, strides=1, *, kernel_size=3, expansion=4, stride_in_1x1=False, **options
+    ):
+        super().__init__(strides, **options)
+        self.filters = validation.positive_int("filters", filters)
+        self.kernel_size = validation.positive_ints("kernel_size", kernel_size)
+        self.expansion = validation.positive_int("expansion", expansion)
+        self.stride_in_1x1 = validation.boolean("stride_in_1x1", stride_in_1x1)
+        validation.divisor("groups", self.groups, "filters", self.filters)
+
+    @staticmethod
+    def branch_steps(
+        filters,
+        strides=1,
+        *,
+        kernel_size=3,
+        groups=1,
+        dilation_rate=1,
+        expansion=4,
+        stride_in_1x1=False,
+    ):
+        """The branch as data; the arguments are the block's."""
+        return (
+            steps.Conv(filters, 1, strides if stride_in_1x1 else 1),
+            steps.Conv(
+                filters,
+                kernel_size,
+                1 if stride_in_1x1 else strides,
+                groups=groups,
+                dilation_rate=dilation_rate,
+            ),
+            steps.Conv(expansion * filters, 1),
+        )
+
+    def branch(self):
+        return self.branch_steps(
+            self.filters,
+            self.strides,
+            kernel_size=self.kernel_size,
+            groups=self.groups,
+            dilation_rate=self.dilation_rate,
+            expansion=self.expansion,
+            stride_in_1x1=self.stride_in_1x1,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "expansion": self.expansion,
+            "stride_in_1x1": self.stride_in_1x1,
+        }

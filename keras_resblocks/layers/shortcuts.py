@@ -1,0 +1,246 @@
+"""Shortcut policies: what carries a block's input past its residual branch.
+
+A policy is to a shortcut what an initializer is to a weight: a small serializable object
+without weights, safe to share. A block asks it at `build` time for the steps, or layers, to put
+in place. The names follow He et al. 2016a, "Deep Residual Learning", section 4.1.
+"""
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.layers import templates
+from keras_resblocks.layers.steps import INHERIT, Conv, Pool, Subsample
+from keras_resblocks.validation import exceeds_one
+
+
+class Shortcut:
+    """Base class of the policies.
+
+    To write one, define `steps` (and `get_config` where there are options) and register it:
+
+    >>> @keras.saving.register_keras_serializable("my_package")
+    ... class MaxPoolShortcut(keras_resblocks.shortcuts.Shortcut):
+    ...     def steps(self, channels, filters, strides):
+    ...         return (Pool("max", 2, strides), self.convolution(filters))
+
+    In a pre-activation block, a shortcut with weights reads the activated input and one without
+    weights the input itself, as in the code of He et al. 2016b.
+    """
+
+    def steps(self, channels, filters, strides):
+        """What leads from the block's input to the shape of its output.
+
+        Args:
+            channels: number of channels of the block's input.
+            filters: number of channels of its output.
+            strides: of the block, an integer or one for each spatial axis.
+
+        Returns:
+            A sequence of `Conv`, `Pool` and `Subsample` steps (in `keras_resblocks.layers`), or
+            of unbuilt Keras layers; empty for the identity.
+
+        Raises:
+            ValueError: if the policy cannot do it.
+        """
+        raise NotImplementedError
+
+    def convolution(self, filters, strides=1, **options):
+        """A linear 1x1 convolution, with the block's normalization unless told otherwise."""
+        return Conv(filters, 1, strides, activation=None, **options)
+
+    def get_config(self):
+        """The arguments to make an equal policy."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """The policy that `get_config` described."""
+        return cls(**config)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash(type(self))
+
+    def __repr__(self):
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+_registered = keras.saving.register_keras_serializable(package="keras_resblocks")
+
+
+@_registered
+class IdentityShortcut(Shortcut):
+    """The input itself. An error where the block changes its shape."""
+
+    def steps(self, channels, filters, strides):
+        if changes_shape(channels, filters, strides):
+            raise ValueError(
+                '`shortcut="identity"` must join equal shapes, but the block changes '
+                f"{channels} channels to {filters} with strides={strides!r}. Use "
+                '"projection" or "zero_pad" there.'
+            )
+        return ()
+
+
+@_registered
+class ZeroPadShortcut(Shortcut):
+    """Option A: every `strides`-th position, new channels are zero. No parameters."""
+
+    def steps(self, channels, filters, strides):
+        if filters < channels:
+            raise ValueError(
+                '`shortcut="zero_pad"` can only add channels. '
+                f"Received: {channels} input channels for {filters} output channels"
+            )
+        if not changes_shape(channels, filters, strides):
+            return ()
+        return (Subsample(filters, strides),)
+
+
+class _ConvolutionShortcut(Shortcut):
+    def __init__(self, *, use_bias=INHERIT, normalization=INHERIT):
+        self.use_bias = use_bias
+        self.normalization = (
+            normalization
+            if normalization == INHERIT
+            else templates.normalization.get(normalization)
+        )
+
+    def convolution(self, filters, strides=1, **options):
+        return super().convolution(
+            filters, strides, use_bias=self.use_bias, normalization=self.normalization, **options
+        )
+
+    def get_config(self):
+        inherited = self.normalization == INHERIT
+        return {
+            "use_bias": self.use_bias,
+            "normalization": INHERIT if inherited else templates.serialize(self.normalization),
+        }
+
+
+@_registered
+class ProjectionShortcut(_ConvolutionShortcut):
+    """Options B and C: a strided 1x1 convolution, then the normalization.
+
+    Args:
+        when: `"shape"`, where the block changes the number of channels or the resolution
+            (option B); `"always"` (option C); or `"channels"`, where it changes the number of
+            channels, a change of the resolution alone being left to subsampling (as in
+            keras.applications' ResNetV2).
+        use_bias, normalization: `"inherit"` for the block's own, or as in a block. A
+            pre-activation block has no normalization there to inherit.
+    """
+
+    def __init__(self, when="shape", *, use_bias=INHERIT, normalization=INHERIT):
+        super().__init__(use_bias=use_bias, normalization=normalization)
+        self.when = validation.one_of("when", when, ("shape", "channels", "always"))
+
+    def steps(self, channels, filters, strides):
+        if self.when == "channels" and channels == filters:
+            return ZeroPadShortcut().steps(channels, filters, strides)
+        if self.when == "shape" and not changes_shape(channels, filters, strides):
+            return ()
+        return (self.convolution(filters, strides),)
+
+    def get_config(self):
+        return {**super().get_config(), "when": self.when}
+
+
+@_registered
+class AvgPoolShortcut(_ConvolutionShortcut):
+    """An average pooling by the strides, then a 1x1 convolution and the normalization.
+
+    Reference: He et al. 2019, "Bag of Tricks", section 4.2 (ResNet-D).
+    """
+
+    def steps(self, channels, filters, strides):
+        if not changes_shape(channels, filters, strides):
+            return ()
+        pool = (Pool("avg", strides, strides),) if exceeds_one(strides) else ()
+        return (*pool, self.convolution(filters))
+
+
+@_registered
+class LayerShortcut(Shortcut):
+    """A copy of a given Keras layer, or a function, on every shortcut.
+
+    Args:
+        layer: anything that an `activation` may be, except None.
+    """
+
+    def __init__(self, layer):
+        self.layer = layer_template(layer)
+
+    def steps(self, channels, filters, strides):
+        return (self.layer,)
+
+    def get_config(self):
+        return {"layer": templates.serialize(self.layer)}
+
+
+def changes_shape(channels, filters, strides):
+    """Whether a block's output has another shape than its input."""
+    return channels != filters or exceeds_one(strides)
+
+
+_policies = {
+    "identity": IdentityShortcut(),
+    "zero_pad": ZeroPadShortcut(),
+    "projection": ProjectionShortcut(),
+    "projection_always": ProjectionShortcut("always"),
+    "avg_pool": AvgPoolShortcut(),
+}
+
+layer_template = templates.Slot("shortcut", {}).get
+
+
+def get(identifier):
+    """The policy for None, a name, a config dict, a `Shortcut`, a Keras layer or a function.
+
+    None stays None: no shortcut at all, a plain network.
+
+    Raises:
+        ValueError: for anything else; the message lists the names.
+    """
+    if identifier is None or isinstance(identifier, Shortcut):
+        return identifier
+    if isinstance(identifier, str) and identifier in _policies:
+        return _policies[identifier]
+    if isinstance(identifier, dict):
+        policy = deserialize(identifier)
+        return policy if isinstance(policy, Shortcut) else LayerShortcut(policy)
+    if isinstance(identifier, str) or isinstance(identifier, type) or not callable(identifier):
+        raise ValueError(
+            f"`shortcut` must be None, one of {sorted(_policies)}, a `Shortcut` (an instance), "
+            "a Keras layer, a registered function or a config dict."
+            f"{validation.did_you_mean(identifier, _policies)} "
+            f"Received: shortcut={identifier!r}"
+        )
+    return LayerShortcut(identifier)
+
+
+def serialize(policy):
+    """The JSON form of a policy: its name where it has one, else a config dict."""
+    if policy is None:
+        return None
+    for name, named_policy in _policies.items():
+        if policy == named_policy:
+            return name
+    return keras.saving.serialize_keras_object(policy)
+
+
+def deserialize(config):
+    """The policy that `serialize` described: None, a name or a config dict."""
+    if isinstance(config, dict):
+        try:
+            return keras.saving.deserialize_keras_object(config)
+        except Exception as error:
+            raise ValueError(
+                f"`shortcut` could not be made from its config ({error}). "
+                f"Received: shortcut={config!r}"
+            ) from error
+    return get(config)

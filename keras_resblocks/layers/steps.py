@@ -1,0 +1,127 @@
+"""Stacks of convolutions as data.
+
+A *step* says what is computed and makes no layer. Blocks, shortcuts and stems are tuples of
+steps; `units.make_layer` turns a step into a layer, and `models.cost` into numbers.
+"""
+
+import dataclasses
+
+from keras_resblocks.validation import exceeds_one
+
+INHERIT = "inherit"  # as the block's own option says
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """A convolution, then its normalization and activation."""
+
+    filters: int
+    kernel_size: int | tuple = 1
+    strides: int | tuple = 1
+    groups: int = 1
+    dilation_rate: int | tuple = 1
+    padding: str = INHERIT
+    use_bias: bool | None | str = INHERIT
+    activation: object = INHERIT
+    normalization: object = INHERIT
+    zero_init: bool = False
+
+    def overrides(self):
+        """The options that differ from the owner's."""
+        options = ("padding", "use_bias", "activation", "normalization")
+        return {name: getattr(self, name) for name in options if getattr(self, name) != INHERIT}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """A `"max"` or `"avg"` pooling over a window."""
+
+    kind: str
+    pool_size: int | tuple = 3
+    strides: int | tuple = 1
+    padding: str = INHERIT
+
+
+@dataclasses.dataclass(frozen=True)
+class Subsample:
+    """Every `strides`-th position, the channels padded with zeros up to `filters`."""
+
+    filters: int
+    strides: int | tuple = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Branches side by side on the same input, concatenated along the channels."""
+
+    branches: tuple
+
+
+STEPS = (Conv, Pool, Subsample, Split)
+
+
+def names(steps, prefix=""):
+    """A name for each step behind `prefix`: `conv1`, `pool1`, `conv2`, ...
+
+    That of a split is the prefix for its branches: none for the first, then `split2_`, ...
+    """
+    counts = {}
+    for step in steps:
+        kind = type(step).__name__.lower()
+        counts[kind] = counts.get(kind, 0) + 1
+        if isinstance(step, Split):
+            yield prefix if counts[kind] == 1 else f"{prefix}{kind}{counts[kind]}_"
+        else:
+            yield f"{prefix}{kind}{counts[kind]}"
+
+
+def output_channels(branch, channels):
+    """The number of channels after the steps, given that before them."""
+    for step in branch:
+        if isinstance(step, Split):
+            channels = sum(output_channels(inner, channels) for inner in step.branches)
+        elif not isinstance(step, Pool):
+            channels = step.filters
+    return channels
+
+
+def is_spatial(step):
+    """Whether the step looks at more than one position."""
+    if isinstance(step, Split):
+        return any(is_spatial(inner) for branch in step.branches for inner in branch)
+    return isinstance(step, Pool) or exceeds_one(step.kernel_size)
+
+
+def with_strides(branch, strides):
+    """The branch with `strides` on its last spatial step, or on its last step if none is."""
+    if not exceeds_one(strides):
+        return branch
+    index = max((i for i, step in enumerate(branch) if is_spatial(step)), default=len(branch) - 1)
+    step = branch[index]
+    if isinstance(step, Split):
+        step = Split(tuple(with_strides(inner, strides) for inner in step.branches))
+    else:
+        step = dataclasses.replace(step, strides=strides)
+    return (*branch[:index], step, *branch[index + 1 :])
+
+
+def with_linear_end(branch, preactivation, zero_init=False):
+    """The branch as a residual function: nothing follows its last convolution but the sum.
+
+    After a post-activation branch the block's own activation comes last, so the last convolution
+    keeps its normalization only; in a pre-activation block it keeps neither (He et al. 2016b,
+    figure 4).
+    """
+    *start, last = branch
+    if isinstance(last, Split):
+        last = Split(
+            tuple(with_linear_end(inner, preactivation, zero_init) for inner in last.branches)
+        )
+    elif isinstance(last, Conv):
+        last = dataclasses.replace(
+            last,
+            activation=None,
+            normalization=None if preactivation else last.normalization,
+            zero_init=zero_init,
+        )
+    return (*start, last)

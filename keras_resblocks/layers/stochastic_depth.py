@@ -1,0 +1,51 @@
+"""Stochastic depth."""
+
+import keras
+
+from keras_resblocks import validation
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class StochasticDepth(keras.layers.Layer):
+    """Drops the whole residual of a sample, at random, during training.
+
+    `output = input * mask / (1 - rate)` with one Bernoulli draw for each sample, so that the
+    expectation is unchanged; the identity at inference.
+
+    Args:
+        rate: probability in [0, 1) that a sample's input becomes zero.
+        seed: optional integer, for a reproducible sequence of masks.
+
+    Input and output shape: `(batch, ...)`, the same, of any rank.
+
+    Example:
+
+    >>> keras_resblocks.StochasticDepth(0.2)(x, training=True)
+
+    Reference: Huang et al. 2016, "Deep Networks with Stochastic Depth", section 3, with the
+    scale moved from inference to training.
+    """
+
+    def __init__(self, rate=0.1, *, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = validation.rate("rate", rate)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs, training=False):
+        if not training or self.rate == 0.0:
+            return inputs
+        one_draw_a_sample = (keras.ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
+        return keras.random.dropout(
+            inputs, self.rate, noise_shape=one_draw_a_sample, seed=self.seed_generator
+        )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,234 @@
+"""The template rule: one description of a layer, a fresh copy of it for each place.
+
+Whatever is pluggable (an activation, a normalization, an attention) may be given as None, a
+name, a function, a config dict or a Keras layer. A layer is a *template*: only its class and
+config are kept, and every place that uses it gets a copy with weights of its own.
+"""
+
+import dataclasses
+import inspect
+import math
+import types
+
+import keras
+
+from keras_resblocks import validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """The place that a copy of a template is made for."""
+
+    rank: int  # number of spatial axes
+    channels: int
+    data_format: str
+    dtype: str  # name of the dtype policy
+    # The convolution options of the owner: what is made by name follows them.
+    kernel_options: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def channel_axis(self):
+        return -1 if self.data_format == "channels_last" else 1
+
+
+class Template:
+    """Something pluggable, resolved: makes a fresh Keras layer for each place.
+
+    Attributes:
+        config: what was given, as JSON: a name, or the dict of a serialized object.
+    """
+
+    def __init__(self, config, recipe):
+        self.config = config
+        self._recipe = recipe  # site -> (layer class, config)
+
+    def recipe(self, site):
+        """The class and the config of the layer that `make` returns for `site`."""
+        layer_class, config = self._recipe(site)
+        config = {**config, "dtype": site.dtype}
+        if "data_format" in config:
+            config["data_format"] = site.data_format
+        if config.get("axis") in (-1, [-1]):  # Keras's default, meant as "the channels"
+            config["axis"] = site.channel_axis
+        return layer_class, config
+
+    def make(self, site, name, **overrides):
+        """A new layer called `name`, with weights of its own."""
+        layer_class, config = self.recipe(site)
+        return layer_class.from_config({**config, "name": name, **overrides})
+
+    def can_start_at_zero(self, site):
+        """Whether the layer has a gain, `gamma`, that may be initialized to zero."""
+        layer_class, config = self._recipe(site)
+        parameters = inspect.signature(layer_class.__init__).parameters
+        return "gamma_initializer" in parameters and config.get("scale", True)
+
+    def __repr__(self):
+        return f"<Template {self.config!r}>"
+
+
+class Slot:
+    """Reads one kind of pluggable argument, as `keras.activations.get` reads activations.
+
+    Args:
+        argument: name of the argument, for messages.
+        names: dict of name to either a function of one tensor, or a recipe made by `named`.
+    """
+
+    def __init__(self, argument, names):
+        self.argument = argument
+        self.names = names
+
+    def get(self, identifier):
+        """The `Template` of None, a name, a function, a config dict or a Keras layer.
+
+        Raises:
+            ValueError: for an unknown name, a lambda, or anything else.
+        """
+        if identifier is None or isinstance(identifier, Template):
+            return identifier
+        if isinstance(identifier, str):
+            return self._from_name(identifier)
+        if isinstance(identifier, dict):
+            return self._from_dict(identifier)
+        if isinstance(identifier, keras.layers.Layer):
+            return self._from_layer(identifier)
+        if callable(identifier) and not inspect.isclass(identifier):
+            return self._from_function(identifier)
+        raise ValueError(self._expectation(identifier))
+
+    def _from_name(self, name):
+        entry = self.names.get(name.lower())
+        if entry is None:
+            entry = keras.saving.get_registered_object(name)
+            if entry is None or inspect.isclass(entry):
+                raise ValueError(self._expectation(name))
+            return self._from_function(entry)
+        if isinstance(entry, _Named):
+            return Template(name, entry.recipe)
+        return Template(name, _function_recipe(entry))
+
+    def _from_dict(self, config):
+        try:
+            obj = keras.saving.deserialize_keras_object(config)
+        except Exception as error:
+            if _contains_lambda(config):
+                raise ValueError(self._no_lambda(config)) from error
+            raise ValueError(
+                f"`{self.argument}` could not be made from its config ({error}). "
+                f"Received: {self.argument}={config!r}"
+            ) from error
+        if obj is None or isinstance(obj, dict):
+            raise ValueError(self._expectation(config))
+        return self.get(obj)
+
+    def _from_layer(self, layer):
+        serialized = _without_build_config(keras.saving.serialize_keras_object(layer))
+        if _contains_lambda(serialized):
+            raise ValueError(self._no_lambda(layer))
+        layer_class, config = type(layer), _without_build_config(layer.get_config())
+        return Template(serialized, lambda site: (layer_class, config))
+
+    def _from_function(self, function):
+        if getattr(function, "__name__", None) == "<lambda>":
+            raise ValueError(self._no_lambda(function))
+        if not isinstance(function, types.FunctionType):
+            raise ValueError(self._expectation(function))
+        config = keras.activations.serialize(function)
+        return Template(config, _function_recipe(function))
+
+    def _no_lambda(self, received):
+        return (
+            f"`{self.argument}` must not be or contain a lambda: a model with one cannot be "
+            "loaded again. Write a function and register it with "
+            "`@keras.saving.register_keras_serializable()`. "
+            f"Received: {self.argument}={received!r}"
+        )
+
+    def _expectation(self, received):
+        return (
+            f"`{self.argument}` must be None, a registered function, a Keras layer (an "
+            f"instance), a config dict or one of the names {sorted(self.names)}."
+            f"{validation.did_you_mean(received, self.names)} "
+            f"Received: {self.argument}={received!r}"
+        )
+
+
+def serialize(template):
+    """The JSON form of a template or None, for `get_config`."""
+    return None if template is None else template.config
+
+
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    recipe: object
+
+
+def named(layer_class, config):
+    """A recipe to list under a name: `config` is a dict, or a function of the `Site`."""
+    return _Named(lambda site: (layer_class, config(site) if callable(config) else config))
+
+
+def _function_recipe(function):
+    # The function itself rather than its name, so that it need not be registered to be used.
+    return lambda site: (keras.layers.Activation, {"activation": function})
+
+
+def _contains_lambda(config):
+    if isinstance(config, dict):
+        return config.get("class_name") == "__lambda__" or any(
+            map(_contains_lambda, config.values())
+        )
+    return isinstance(config, (list, tuple)) and any(map(_contains_lambda, config))
+
+
+def _without_build_config(config):
+    # A template that was built elsewhere must not build its copies to that shape.
+    if isinstance(config, dict):
+        return {
+            key: _without_build_config(value)
+            for key, value in config.items()
+            if key not in ("build_config", "build_input_shape")
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_without_build_config, config))
+    return config
+
+
+def _activation_functions():
+    return {
+        name: function
+        for name, function in vars(keras.activations).items()
+        if isinstance(function, types.FunctionType)
+        and not name.startswith("_")
+        and name not in ("get", "serialize", "deserialize")
+    }
+
+
+# Epsilon as in the papers' code and in PyTorch; Keras's own default is 1e-3.
+_EPSILON = 1e-5
+
+activation = Slot("activation", _activation_functions())
+
+normalization = Slot(
+    "normalization",
+    {
+        "batch": named(
+            keras.layers.BatchNormalization, {"axis": -1, "epsilon": _EPSILON, "momentum": 0.9}
+        ),
+        "layer": named(keras.layers.LayerNormalization, {"axis": -1, "epsilon": _EPSILON}),
+        # Wu & He 2018 use 32 groups; narrower layers get the most that divide their channels.
+        "group": named(
+            keras.layers.GroupNormalization,
+            lambda site: {
+                "groups": math.gcd(32, site.channels),
+                "axis": -1,
+                "epsilon": _EPSILON,
+            },
+        ),
+        "instance": named(
+            keras.layers.GroupNormalization,
+            lambda site: {"groups": site.channels, "axis": -1, "epsilon": _EPSILON},
+        ),
+    },
+)

@@ -1,0 +1,423 @@
+"""The unit that everything is made of: convolution, normalization, activation."""
+
+import dataclasses
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.layers import steps, templates
+from keras_resblocks.layers.composite import Composite
+from keras_resblocks.layers.wiring import Chain, Concatenation
+
+
+class ConvComposite(Composite):
+    """A `Composite` with the options of its convolutions, and units made with them.
+
+    Args:
+        activation: None, a name, a function, a config dict or a Keras layer.
+        normalization: the same; `"batch"`, `"layer"`, `"group"` and `"instance"` are the names.
+        padding: `"symmetric"` pads both sides alike, as the papers and PyTorch do, or `"same"`
+            as Keras and TensorFlow do. They differ only where strides are more than 1.
+        use_bias: whether the convolutions have a bias. None: where no normalization follows.
+        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+            kernel_constraint, bias_constraint: of every convolution.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+    """
+
+    paddings = ("symmetric", "same")
+
+    def __init__(
+        self,
+        *,
+        activation="relu",
+        normalization="batch",
+        padding="symmetric",
+        use_bias=None,
+        kernel_initializer="he_normal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(data_format=data_format, **kwargs)
+        self.activation = templates.activation.get(activation)
+        self.normalization = templates.normalization.get(normalization)
+        self.padding = validation.one_of("padding", padding, self.paddings)
+        self.use_bias = use_bias if use_bias is None else validation.boolean("use_bias", use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+
+    def kernel_options(self):
+        """The options that any kernel follows, that of a gate included."""
+        return {
+            # From its config: one initializer object gives equal shapes equal values.
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": self.kernel_regularizer,
+            "kernel_constraint": self.kernel_constraint,
+        }
+
+    def unit_options(self):
+        """The options for a unit, or for a layer that this one is made of."""
+        return {
+            "activation": self.activation,
+            "normalization": self.normalization,
+            "padding": self.padding,
+            "use_bias": self.use_bias,
+            **self.kernel_options(),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "bias_regularizer": self.bias_regularizer,
+            "bias_constraint": self.bias_constraint,
+            "data_format": self.data_format,
+            "dtype": self.dtype_policy.name,
+        }
+
+    def add_steps(self, branch, site, prefix="", last=None):
+        """Makes and tracks the layers of a branch given as steps; returns what computes it.
+
+        They are called `conv1`, `pool1`, ... behind `prefix`; the last one `last`, if given.
+        """
+        names = list(steps.names(branch, prefix))
+        if last and names:
+            names[-1] = last
+        return Chain([self._add_step(step, site, name) for step, name in zip(branch, names)])
+
+    def _add_step(self, step, site, name):
+        if isinstance(step, steps.Split):
+            return self._add_split(step, site, name)
+        if isinstance(step, templates.Template):
+            return self.add_copy(step, name, site)
+        return self.add(make_layer(step, name, self.unit_options()))
+
+    def _add_split(self, split, site, name):
+        return Concatenation(
+            [
+                self.add_steps(branch, site, f"{name}branch{i}_")
+                for i, branch in enumerate(split.branches, start=1)
+            ],
+            axis=self.channel_axis,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "activation": templates.serialize(self.activation),
+            "normalization": templates.serialize(self.normalization),
+            "padding": self.padding,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+        }
+
+
+def make_layer(step, name, options):
+    """The layer called `name` that computes a `Conv`, `Pool` or `Subsample` step.
+
+    Args:
+        options: dict as of `ConvComposite.unit_options`.
+    """
+    placed = {key: options[key] for key in ("data_format", "dtype") if key in options}
+    if isinstance(step, steps.Pool):
+        padding = options["padding"] if step.padding == steps.INHERIT else step.padding
+        return Pooling(
+            step.kind, step.pool_size, step.strides, padding=padding, name=name, **placed
+        )
+    if isinstance(step, steps.Subsample):
+        return Subsampling(step.filters, step.strides, name=name, **placed)
+    return ConvUnit(
+        step.filters,
+        step.kernel_size,
+        step.strides,
+        groups=step.groups,
+        dilation_rate=step.dilation_rate,
+        zero_init=step.zero_init,
+        name=name,
+        **{**options, **step.overrides()},
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class ConvUnit(ConvComposite):
+    """A convolution of the input's rank, then normalization, then activation.
+
+    `output = activation(normalization(convolution(input)))`
+
+    Args:
+        filters: number of output channels.
+        kernel_size, strides, dilation_rate: an integer, or one for each spatial axis.
+        groups: number of groups of channels convolved separately.
+        zero_init: start with an output of zero: by a zero gamma where a normalization with one
+            follows, else by a zero kernel and bias.
+        padding: also `"valid"`, no padding.
+        **options: as in `ResidualBlock`.
+
+    Input shape: `(batch, *spatial, channels)`, or channels first.
+    Output shape: `(batch, *ceil(spatial / strides), filters)` unless `padding="valid"`.
+    """
+
+    paddings = ("symmetric", "same", "valid")
+
+    def __init__(
+        self,
+        filters,
+        kernel_size=1,
+        strides=1,
+        *,
+        groups=1,
+        dilation_rate=1,
+        zero_init=False,
+        **options,
+    ):
+        super().__init__(**options)
+        self.filters = validation.positive_int("filters", filters)
+        self.kernel_size = validation.positive_ints("kernel_size", kernel_size)
+        self.strides = validation.positive_ints("strides", strides)
+        self.groups = validation.divisor("groups", groups, "filters", self.filters)
+        self.dilation_rate = validation.positive_ints("dilation_rate", dilation_rate)
+        validation.strides_or_dilation(self.strides, self.dilation_rate)
+        self.zero_init = validation.boolean("zero_init", zero_init)
+
+    def compose(self, input_shape):
+        validation.divisor("groups", self.groups, "input channels", self.channels(input_shape))
+        rank = len(input_shape) - 2
+        site = self.site(self.full_shape(None, (None,) * rank, self.filters))
+        normalization, activation = self.normalization, self.activation
+        zero_gamma = (
+            self.zero_init and normalization is not None and normalization.can_start_at_zero(site)
+        )
+        self.chain = Chain(
+            [
+                self._add_padding(rank),
+                self._add_convolution(rank, zero_kernel=self.zero_init and not zero_gamma),
+                self.add_copy(
+                    normalization,
+                    "norm",
+                    site,
+                    **({"gamma_initializer": "zeros"} if zero_gamma else {}),
+                ),
+                self.add_copy(activation, "act", site),
+            ]
+        )
+        self.chain.build(input_shape)
+
+    def _add_padding(self, rank):
+        if self.padding != "symmetric" or not self._pads_differently():
+            return None
+        amounts = tuple(
+            map(symmetric_padding, validation.per_axis("kernel_size", self.kernel_size, rank))
+        )
+        return self.add(
+            rank_layer("ZeroPadding", rank)(
+                amounts[0] if rank == 1 else amounts,
+                data_format=self.data_format,
+                dtype=self.dtype_policy.name,
+                name="pad",
+            )
+        )
+
+    def _pads_differently(self):
+        # At stride 1 symmetric padding is what "same" does, and needs no layer of its own.
+        return validation.exceeds_one(self.strides) and validation.exceeds_one(self.kernel_size)
+
+    def _add_convolution(self, rank, zero_kernel):
+        options = self.unit_options()
+        for name in ("activation", "normalization", "padding", "use_bias"):
+            del options[name]
+        if zero_kernel:
+            options.update(kernel_initializer="zeros", bias_initializer="zeros")
+        same = self.padding == "same" or (
+            self.padding == "symmetric" and not validation.exceeds_one(self.strides)
+        )
+        return self.add(
+            rank_layer("Conv", rank)(
+                self.filters,
+                validation.per_axis("kernel_size", self.kernel_size, rank),
+                strides=validation.per_axis("strides", self.strides, rank),
+                padding="same" if same and validation.exceeds_one(self.kernel_size) else "valid",
+                dilation_rate=validation.per_axis("dilation_rate", self.dilation_rate, rank),
+                groups=self.groups,
+                use_bias=self.normalization is None if self.use_bias is None else self.use_bias,
+                name="conv",
+                **options,
+            )
+        )
+
+    def call(self, inputs):
+        return self.chain(inputs)
+
+    def compute_output_shape(self, input_shape):
+        spatial = window_output(
+            self.spatial_shape(input_shape),
+            self.kernel_size,
+            self.strides,
+            self.padding,
+            self.dilation_rate,
+        )
+        return self.full_shape(input_shape[0], spatial, self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "groups": self.groups,
+            "dilation_rate": self.dilation_rate,
+            "zero_init": self.zero_init,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class Pooling(Composite):
+    """Max or average pooling of the input's rank.
+
+    A maximum is padded with minus infinity rather than zero, so that it is right after an
+    activation with negative values; an average counts only the positions inside the input (with
+    `padding="same"`, PyTorch and strides, Keras repeats the border instead).
+
+    Args:
+        kind: `"max"` or `"avg"`.
+        pool_size, strides: an integer, or one for each spatial axis.
+        padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+
+    Input shape: `(batch, *spatial, channels)`, or channels first.
+    Output shape: `(batch, *ceil(spatial / strides), channels)` unless `padding="valid"`.
+    """
+
+    def __init__(self, kind, pool_size=3, strides=1, *, padding="symmetric", **options):
+        super().__init__(**options)
+        self.kind = validation.one_of("kind", kind, ("max", "avg"))
+        self.pool_size = validation.positive_ints("pool_size", pool_size)
+        self.strides = validation.positive_ints("strides", strides)
+        self.padding = validation.one_of("padding", padding, ConvUnit.paddings)
+
+    def compose(self, input_shape):
+        rank = len(input_shape) - 2
+        pool_size = validation.per_axis("pool_size", self.pool_size, rank)
+        window = {
+            "pool_size": pool_size,
+            "strides": validation.per_axis("strides", self.strides, rank),
+            "padding": "same" if self.padding == "same" else "valid",
+            "data_format": self.data_format,
+        }
+        widths = None
+        if self.padding == "symmetric" and validation.exceeds_one(self.pool_size):
+            widths = self.full_shape((0, 0), tuple(map(symmetric_padding, pool_size)), (0, 0))
+        one_map = self.full_shape(slice(1), (slice(None),) * rank, slice(1))
+        self.pool = (
+            _MaxPool(window, widths)
+            if self.kind == "max"
+            else _AveragePool(window, widths, one_map)
+        )
+
+    def call(self, inputs):
+        return self.pool(inputs)
+
+    def compute_output_shape(self, input_shape):
+        spatial = window_output(
+            self.spatial_shape(input_shape), self.pool_size, self.strides, self.padding
+        )
+        return self.full_shape(input_shape[0], spatial, self.channels(input_shape))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kind": self.kind,
+            "pool_size": self.pool_size,
+            "strides": self.strides,
+            "padding": self.padding,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _MaxPool:
+    window: dict
+    widths: tuple | None
+
+    def __call__(self, inputs):
+        if self.widths:
+            inputs = keras.ops.pad(inputs, self.widths, constant_values=-float("inf"))
+        return keras.ops.max_pool(inputs, **self.window)
+
+
+@dataclasses.dataclass(frozen=True)
+class _AveragePool:
+    window: dict
+    widths: tuple | None
+    one_map: tuple  # the index of one sample's one channel
+
+    def __call__(self, inputs):
+        if not self.widths:
+            return keras.ops.average_pool(inputs, **self.window)
+        share_inside = self._average(keras.ops.ones_like(inputs[self.one_map]))
+        return self._average(inputs) / share_inside
+
+    def _average(self, inputs):
+        return keras.ops.average_pool(keras.ops.pad(inputs, self.widths), **self.window)
+
+
+class Subsampling(Composite):
+    """Every `strides`-th position, the channels padded with zeros up to `filters`."""
+
+    def __init__(self, filters, strides=1, **options):
+        super().__init__(**options)
+        self.filters = filters
+        self.strides = strides
+
+    def compose(self, input_shape):
+        rank = len(input_shape) - 2
+        self.steps = tuple(
+            slice(None, None, step)
+            for step in self.full_shape(1, validation.per_axis("strides", self.strides, rank), 1)
+        )
+        missing = self.filters - self.channels(input_shape)
+        self.widths = self.full_shape((0, 0), ((0, 0),) * rank, (0, missing))
+
+    def call(self, inputs):
+        return keras.ops.pad(inputs[self.steps], self.widths)
+
+    def compute_output_shape(self, input_shape):
+        spatial = window_output(self.spatial_shape(input_shape), 1, self.strides, "valid")
+        return self.full_shape(input_shape[0], spatial, self.filters)
+
+
+def rank_layer(name, rank):
+    """The Keras class of that name and rank: `rank_layer("Conv", 2)` is `Conv2D`."""
+    return getattr(keras.layers, f"{name}{rank}D")
+
+
+def symmetric_padding(size):
+    """What to pad before and after so that a window at stride 1 keeps the size."""
+    return (size - 1) // 2, size // 2
+
+
+def window_output(spatial, size, strides, padding, dilation_rate=1):
+    """The spatial shape after a convolution or pooling; None where it is not known.
+
+    Raises:
+        ValueError: if the window does not fit into the input.
+    """
+    rank = len(spatial)
+    sizes = validation.per_axis("kernel_size", size, rank)
+    dilation_rates = validation.per_axis("dilation_rate", dilation_rate, rank)
+    strides = validation.per_axis("strides", strides, rank)
+    reach = [rate * (k - 1) if padding == "valid" else 0 for k, rate in zip(sizes, dilation_rates)]
+    if any(n is not None and n <= r for n, r in zip(spatial, reach)):
+        raise ValueError(
+            f"The input is too small for a window of {sizes} without padding. "
+            f"Received: spatial shape {tuple(spatial)}"
+        )
+    return tuple(
+        None if n is None else -(-(n - r) // s) for n, r, s in zip(spatial, reach, strides)
+    )

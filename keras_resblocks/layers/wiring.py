@@ -1,0 +1,68 @@
+"""How layers are connected: one after another, or side by side.
+
+Plain callables rather than layers: they add no level to the weights' paths, since Keras tracks
+the layers under their owner's attributes.
+"""
+
+import keras
+
+
+class Chain:
+    """Layers, one after another; what is None is left out."""
+
+    def __init__(self, layers):
+        self.layers = [layer for layer in layers if layer is not None]
+
+    def __call__(self, inputs):
+        for layer in self.layers:
+            inputs = layer(inputs)
+        return inputs
+
+    def build(self, shape):
+        """Builds the layers and returns the shape of the output."""
+        for layer in self.layers:
+            shape = _build(layer, shape)
+        return tuple(shape)
+
+    def has_weights(self):
+        """Whether anything here has a weight; once built."""
+        return any(part.weights for part in self.layers)
+
+
+class Concatenation:
+    """Layers or chains side by side on one input, concatenated along the channels."""
+
+    def __init__(self, branches, axis):
+        self.branches = branches
+        self.axis = axis
+
+    def __call__(self, inputs):
+        return keras.ops.concatenate([branch(inputs) for branch in self.branches], self.axis)
+
+    def build(self, shape):
+        """Builds the branches and returns the shape of the output."""
+        shapes = [_build(branch, shape) for branch in self.branches]
+        output_shape = list(shapes[0])
+        output_shape[self.axis] = sum(branch_shape[self.axis] for branch_shape in shapes)
+        return tuple(output_shape)
+
+
+class Scale:
+    """Multiplies by a constant."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, inputs):
+        return inputs * self.factor
+
+    def build(self, shape):
+        """Returns the shape of the output."""
+        return shape
+
+
+def _build(part, shape):
+    if isinstance(part, keras.layers.Layer):
+        part.build(shape)
+        return part.compute_output_shape(shape)
+    return part.build(shape)
