@@ -21,7 +21,7 @@ class Conv:
     groups: int = 1
     dilation_rate: int | tuple = 1
     padding: str = INHERIT
-    use_bias: bool | None | str = INHERIT
+    use_bias: bool | str | None = INHERIT
     activation: object = INHERIT
     normalization: object = INHERIT
     zero_init: bool = False
@@ -40,6 +40,7 @@ class Pool:
     pool_size: int | tuple = 3
     strides: int | tuple = 1
     padding: str = INHERIT
+    pad_value: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The unit that everything is made of: convolution, normalization, activation."""
 
-import dataclasses
+import functools
 
 import keras
 
@@ -130,7 +130,13 @@ def make_layer(step, name, options):
     if isinstance(step, steps.Pool):
         padding = options["padding"] if step.padding == steps.INHERIT else step.padding
         return Pooling(
-            step.kind, step.pool_size, step.strides, padding=padding, name=name, **placed
+            step.kind,
+            step.pool_size,
+            step.strides,
+            padding=padding,
+            pad_value=step.pad_value,
+            name=name,
+            **placed,
         )
     if isinstance(step, steps.Subsample):
         return Subsampling(step.filters, step.strides, name=name, **placed)
@@ -281,45 +287,57 @@ class ConvUnit(ConvComposite):
 class Pooling(Composite):
     """Max or average pooling of the input's rank.
 
-    A maximum is padded with minus infinity rather than zero, so that it is right after an
-    activation with negative values; an average counts only the positions inside the input (with
-    `padding="same"`, PyTorch and strides, Keras repeats the border instead).
+    Padding is left out of account: a maximum is right after an activation with negative values,
+    and an average counts only the positions inside the input (with `padding="same"`, PyTorch
+    and strides, Keras repeats the border instead).
 
     Args:
         kind: `"max"` or `"avg"`.
         pool_size, strides: an integer, or one for each spatial axis.
         padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`.
+        pad_value: a number to take the padding into account with, as keras.applications'
+            ResNetV2 pads a maximum with zeros; only for `padding="symmetric"`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)`, or channels first.
     Output shape: `(batch, *ceil(spatial / strides), channels)` unless `padding="valid"`.
     """
 
-    def __init__(self, kind, pool_size=3, strides=1, *, padding="symmetric", **options):
+    def __init__(
+        self, kind, pool_size=3, strides=1, *, padding="symmetric", pad_value=None, **options
+    ):
         super().__init__(**options)
         self.kind = validation.one_of("kind", kind, ("max", "avg"))
         self.pool_size = validation.positive_ints("pool_size", pool_size)
         self.strides = validation.positive_ints("strides", strides)
         self.padding = validation.one_of("padding", padding, ConvUnit.paddings)
+        if pad_value is not None and self.padding != "symmetric":
+            raise ValueError(
+                '`pad_value` needs `padding="symmetric"`. '
+                f"Received: pad_value={pad_value!r}, padding={padding!r}"
+            )
+        self.pad_value = pad_value
 
     def compose(self, input_shape):
         rank = len(input_shape) - 2
         pool_size = validation.per_axis("pool_size", self.pool_size, rank)
-        window = {
-            "pool_size": pool_size,
-            "strides": validation.per_axis("strides", self.strides, rank),
-            "padding": "same" if self.padding == "same" else "valid",
-            "data_format": self.data_format,
-        }
-        widths = None
-        if self.padding == "symmetric" and validation.exceeds_one(self.pool_size):
-            widths = self.full_shape((0, 0), tuple(map(symmetric_padding, pool_size)), (0, 0))
-        one_map = self.full_shape(slice(1), (slice(None),) * rank, slice(1))
-        self.pool = (
-            _MaxPool(window, widths)
-            if self.kind == "max"
-            else _AveragePool(window, widths, one_map)
+        pool = functools.partial(
+            keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
+            pool_size=pool_size,
+            strides=validation.per_axis("strides", self.strides, rank),
+            padding="same" if self.padding == "same" else "valid",
+            data_format=self.data_format,
         )
+        if self.padding == "symmetric" and validation.exceeds_one(self.pool_size):
+            neutral = -float("inf") if self.kind == "max" else 0.0
+            widths = self.full_shape((0, 0), map(symmetric_padding, pool_size), (0, 0))
+            pool = _after_padding(
+                pool, widths, neutral if self.pad_value is None else self.pad_value
+            )
+            if self.kind == "avg" and self.pad_value is None:
+                one_map = self.full_shape(slice(1), (slice(None),) * rank, slice(1))
+                pool = _average_of_inside(pool, one_map)
+        self.pool = pool
 
     def call(self, inputs):
         return self.pool(inputs)
@@ -337,34 +355,17 @@ class Pooling(Composite):
             "pool_size": self.pool_size,
             "strides": self.strides,
             "padding": self.padding,
+            "pad_value": self.pad_value,
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class _MaxPool:
-    window: dict
-    widths: tuple | None
-
-    def __call__(self, inputs):
-        if self.widths:
-            inputs = keras.ops.pad(inputs, self.widths, constant_values=-float("inf"))
-        return keras.ops.max_pool(inputs, **self.window)
+def _after_padding(pool, widths, value):
+    return lambda inputs: pool(keras.ops.pad(inputs, widths, constant_values=value))
 
 
-@dataclasses.dataclass(frozen=True)
-class _AveragePool:
-    window: dict
-    widths: tuple | None
-    one_map: tuple  # the index of one sample's one channel
-
-    def __call__(self, inputs):
-        if not self.widths:
-            return keras.ops.average_pool(inputs, **self.window)
-        share_inside = self._average(keras.ops.ones_like(inputs[self.one_map]))
-        return self._average(inputs) / share_inside
-
-    def _average(self, inputs):
-        return keras.ops.average_pool(keras.ops.pad(inputs, self.widths), **self.window)
+def _average_of_inside(average, one_map):
+    # The average of ones is the share of a window that lies inside the input.
+    return lambda inputs: average(inputs) / average(keras.ops.ones_like(inputs[one_map]))
 
 
 class Subsampling(Composite):
