@@ -1,4 +1,4 @@
-"""Residual and inception blocks for Keras 3."""
+"""Residual and inception blocks for Keras 3, and the networks built from them."""
 
 from keras_resblocks.layers import (
     BottleneckBlock,
@@ -9,15 +9,39 @@ from keras_resblocks.layers import (
     StochasticDepth,
     shortcuts,
 )
+from keras_resblocks.models import (
+    GoogLeNet,
+    InceptionSpec,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+    ResNet152,
+    ResNetSpec,
+    cost,
+    create_model,
+    list_models,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BottleneckBlock",
     "EfficientChannelAttention",
+    "GoogLeNet",
     "InceptionBlock",
+    "InceptionSpec",
+    "ResNet18",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
+    "ResNetSpec",
     "ResidualBlock",
     "SqueezeExcite",
     "StochasticDepth",
+    "cost",
+    "create_model",
+    "list_models",
     "shortcuts",
 ]

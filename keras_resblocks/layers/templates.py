@@ -154,6 +154,17 @@ class Slot:
         )
 
 
+def of_class(layer_class, **config):
+    """The `Template` of a Keras layer, without making one."""
+    serialized = {
+        "module": "keras.layers",
+        "class_name": layer_class.__name__,
+        "config": config,
+        "registered_name": None,
+    }
+    return Template(serialized, lambda site: (layer_class, config))
+
+
 def serialize(template):
     """The JSON form of a template or None, for `get_config`."""
     return None if template is None else template.config

@@ -1,0 +1,28 @@
+"""Whole networks: specs, the builder, and what they cost."""
+
+from keras_resblocks.models.builders import create_model, list_models
+from keras_resblocks.models.cost import Cost, cost
+from keras_resblocks.models.named import (
+    GoogLeNet,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+    ResNet152,
+)
+from keras_resblocks.models.specs import InceptionSpec, ResNetSpec
+
+__all__ = [
+    "Cost",
+    "GoogLeNet",
+    "InceptionSpec",
+    "ResNet18",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
+    "ResNetSpec",
+    "cost",
+    "create_model",
+    "list_models",
+]

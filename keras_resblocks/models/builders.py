@@ -1,6 +1,7 @@
 """From a spec to a functional Keras model."""
 
 import fnmatch
+import functools
 import inspect
 import os
 
@@ -10,7 +11,7 @@ from keras_resblocks import validation
 from keras_resblocks.layers import shortcuts, templates
 from keras_resblocks.layers.attention import attention
 from keras_resblocks.layers.units import ConvComposite, Pooling, make_layer, rank_layer
-from keras_resblocks.models.specs import BLOCKS, SPECS, BlockCall, ResNetSpec, get_spec
+from keras_resblocks.models.specs import BLOCKS, SPECS, BlockCall, get_spec
 
 # What the stem's units take of the block options, and what the classifier takes.
 _UNIT_OPTIONS = {*inspect.signature(ConvComposite).parameters, "dtype"} - {"kwargs"}
@@ -83,7 +84,7 @@ def create_model(
     classes = validation.positive_int("classes", spec.classes if classes is None else classes)
     validation.one_of("pooling", pooling, (None, "avg", "max"))
     _check_weights(weights, include_top, classes)
-    shape = resolve_input_shape(spec, input_shape, include_top, options["data_format"])
+    shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
     x, inputs = _inputs(shape, input_tensor)
 
     for name, part in spec.parts(options):
@@ -123,7 +124,7 @@ def _inputs(shape, input_tensor):
 
 def _layer(name, part, options):
     if isinstance(part, BlockCall):
-        return BLOCKS[part.kind](name=name, **{**options, **part.options, **part.shape})
+        return BLOCKS[part.kind](name=name, **{**options, **part.arguments()})
     return make_layer(part, name, {key: options[key] for key in options if key in _UNIT_OPTIONS})
 
 
@@ -131,8 +132,8 @@ def _closing_activation(x, options):
     """What the next block's entry would do: a pre-activation block leaves its sum as it is."""
     site = templates.Site(
         rank=len(x.shape) - 2,
-        channels=x.shape[1 if _is_channels_first(options["data_format"]) else -1],
-        data_format="channels_first" if _is_channels_first(options["data_format"]) else "channels_last",
+        channels=x.shape[1 if options["data_format"] == "channels_first" else -1],
+        data_format=options["data_format"],
         dtype=keras.dtype_policies.get(options["dtype"]).name,
     )
     for key, name in (("normalization", "head_norm"), ("activation", "head_act")):
@@ -150,12 +151,12 @@ def _pool_and_flatten(x, size, options):
 
 
 def _global_pool(x, kind, options):
-    layer_class = rank_layer({"avg": "GlobalAveragePooling", "max": "GlobalMaxPooling"}[kind], len(x.shape) - 2)
-    return layer_class(name="head_pool", data_format=options["data_format"], dtype=options["dtype"])(x)
-
-
-def _is_channels_first(data_format):
-    return (data_format or keras.config.image_data_format()) == "channels_first"
+    layer_class = rank_layer(
+        {"avg": "GlobalAveragePooling", "max": "GlobalMaxPooling"}[kind], len(x.shape) - 2
+    )
+    return layer_class(
+        name="head_pool", data_format=options["data_format"], dtype=options["dtype"]
+    )(x)
 
 
 def merge_options(spec, block_options):
@@ -164,7 +165,7 @@ def merge_options(spec, block_options):
     Raises:
         ValueError: for a name that the network's blocks do not know.
     """
-    known = _known_options(spec)
+    known = _known_options(BLOCKS[spec.block])
     for option in block_options:
         if option not in known:
             raise ValueError(
@@ -173,6 +174,7 @@ def merge_options(spec, block_options):
                 f"Received: {option}={block_options[option]!r}"
             )
     options = {**known, **spec.default_options(), **block_options}
+    options["data_format"] = options["data_format"] or keras.config.image_data_format()
     for name, read in _READERS.items():
         options[name] = read(options[name])
     if options["shortcut"] is None and "zero_init_residual" not in block_options:
@@ -189,20 +191,20 @@ _READERS = {
 }
 
 
-def _known_options(spec):
-    """The options of the network's blocks, with their defaults."""
-    kind = spec.block if isinstance(spec, ResNetSpec) else "inception"
+@functools.cache
+def _known_options(block_class):
+    """The options of a block, with their defaults."""
     options = {
         name: parameter.default
-        for name, parameter in inspect.signature(BLOCKS[kind]).parameters.items()
+        for name, parameter in inspect.signature(block_class).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     return {**options, "dtype": None}
 
 
-def resolve_input_shape(spec, input_shape, include_top, data_format):
+def check_input_shape(spec, input_shape, include_top, data_format):
     """The shape of one image: what was given, checked, or the spec's."""
-    channels_first = _is_channels_first(data_format)
+    channels_first = data_format == "channels_first"
     if input_shape is None:
         *spatial, channels = spec.input_shape
         if not include_top:

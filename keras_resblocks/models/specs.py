@@ -2,10 +2,19 @@
 
 import dataclasses
 import itertools
+import typing
 from collections.abc import Mapping
 
+import keras
+
 from keras_resblocks import validation
-from keras_resblocks.layers import BottleneckBlock, InceptionBlock, ResidualBlock, steps
+from keras_resblocks.layers import (
+    BottleneckBlock,
+    InceptionBlock,
+    ResidualBlock,
+    steps,
+    templates,
+)
 from keras_resblocks.layers.inception import branches_v1
 from keras_resblocks.layers.shortcuts import ProjectionShortcut
 from keras_resblocks.layers.steps import Conv, Pool
@@ -21,8 +30,12 @@ class BlockCall:
     """A block in a network: its class and the arguments that the network gives it."""
 
     kind: str  # a key of BLOCKS
-    shape: Mapping  # the arguments that `branch_steps` takes
-    options: Mapping  # other block options, of this place alone
+    shape: tuple  # pairs: what the block computes at this place
+    drop_path_rate: float = 0.0
+
+    def arguments(self):
+        """The arguments of the block at this place."""
+        return {**dict(self.shape), "drop_path_rate": self.drop_path_rate}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,20 +142,15 @@ class ResNetSpec(NetworkSpec):
         return {"zero_init_residual": True, **self.options}
 
     def stage_parts(self, options):
-        blocks, count = itertools.count(), sum(self.depths)
+        index = itertools.count()
         stages = zip(self.depths, self.widths(), self.stage_strides())
         for s, (depth, width, strides) in enumerate(stages, start=1):
             strided = 0 if self.stride_at == "first" else depth - 1
             for b in range(depth):
-                shape = {"filters": width, "strides": strides if b == strided else 1}
-                rate = _drop_path_rate(options, next(blocks), count)
+                shape = (("filters", width), ("strides", strides if b == strided else 1))
+                # The rate grows linearly with depth (Huang et al. 2016, section 3).
+                rate = options["drop_path_rate"] * next(index) / max(1, sum(self.depths) - 1)
                 yield f"stage{s}_block{b + 1}", BlockCall(self.block, shape, rate)
-
-
-def _drop_path_rate(options, index, count):
-    """The rate grows linearly with depth (Huang et al. 2016, section 3)."""
-    rate = options["drop_path_rate"]
-    return {"drop_path_rate": rate * index / max(1, count - 1)} if rate else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +164,8 @@ class InceptionSpec(NetworkSpec):
         final_pool, dropout, options, input_shape, classes: as in `NetworkSpec`.
     """
 
+    block: typing.ClassVar[str] = "inception"
+
     stages: tuple
     stem: tuple = IMAGENET_STEM
     between: Pool = Pool("max", 3, 2)
@@ -165,23 +175,20 @@ class InceptionSpec(NetworkSpec):
             if s > 1:
                 yield f"stage{s}_pool", self.between
             for b, branches in enumerate(blocks, start=1):
-                yield f"stage{s}_block{b}", BlockCall("inception", {"branches": branches}, {})
+                yield f"stage{s}_block{b}", BlockCall(self.block, (("branches", branches),))
 
 
 # The epsilon and momentum of keras.applications.
-_KERAS_NORM = {
-    "module": "keras.layers",
-    "class_name": "BatchNormalization",
-    "config": {"axis": -1, "epsilon": 1.001e-5, "momentum": 0.99},
-    "registered_name": None,
-}
+_KERAS_NORM = templates.of_class(
+    keras.layers.BatchNormalization, axis=-1, epsilon=1.001e-5, momentum=0.99
+)
 
 # Depths: He et al. 2016a, table 1.
 _BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def _imagenet():
-    """torchvision's structure (v1.5): the stride in the 3x3 convolution of a bottleneck."""
+    """Torchvision's structure (v1.5): the stride in the 3x3 convolution of a bottleneck."""
     yield "resnet18", ResNetSpec("residual", (2, 2, 2, 2))
     yield "resnet34", ResNetSpec("residual", (3, 4, 6, 3))
     for layers, depths in _BOTTLENECK_DEPTHS.items():
@@ -254,9 +261,7 @@ def _googlenet():
     yield "googlenet_bn", dataclasses.replace(paper, options={})
 
 
-SPECS = dict(
-    itertools.chain(_imagenet(), _keras_applications(), _cifar(), _googlenet())
-)
+SPECS = dict(itertools.chain(_imagenet(), _keras_applications(), _cifar(), _googlenet()))
 
 
 def get_spec(name_or_spec):

@@ -1,0 +1,353 @@
+"""Parameters and multiply-accumulates, computed from a description without building it."""
+
+import dataclasses
+import functools
+import inspect
+import math
+import operator
+
+import keras
+
+from keras_resblocks import layers
+from keras_resblocks.layers import steps, templates
+from keras_resblocks.layers.attention import adaptive_kernel_size
+from keras_resblocks.layers.composite import Composite
+from keras_resblocks.layers.residual import Block, plan_block
+from keras_resblocks.layers.units import rank_layer, window_output
+from keras_resblocks.models.builders import check_input_shape, merge_options
+from keras_resblocks.models.specs import BLOCKS, BlockCall, get_spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        params: number of all parameters, moving statistics included.
+        trainable_params: number of trainable parameters.
+        macs: multiply-accumulates of convolutions and dense layers for one sample; None where a
+            spatial size is not known.
+    """
+
+    params: int = 0
+    trainable_params: int = 0
+    macs: int | None = 0
+
+    def __add__(self, other):
+        unknown = self.macs is None or other.macs is None
+        return Cost(
+            self.params + other.params,
+            self.trainable_params + other.trainable_params,
+            None if unknown else self.macs + other.macs,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    spatial: tuple  # None for an open size
+    channels: int
+
+    def positions(self):
+        return None if None in self.spatial else math.prod(self.spatial)
+
+
+def cost(model, *, input_shape=None, include_top=True, classes=None, **block_options):
+    """The `Cost` of a model, a spec or a name.
+
+    Nothing is built for a spec or a name, unless an `activation` or the like is a layer whose
+    weights this module cannot tell: then that layer alone is, once.
+
+    Args:
+        model: a name (see `list_models`), a `ResNetSpec`, an `InceptionSpec` or a built
+            functional `keras.Model`, which takes no further arguments.
+        input_shape, include_top, classes, **block_options: as in `create_model`.
+
+    Example:
+
+    >>> cost("resnet50")
+    Cost(params=25610152, trainable_params=25557032, macs=4089184256)
+    """
+    if isinstance(model, keras.Model):
+        return _cost_of_model(model)
+    spec = get_spec(model)
+    options = merge_options(spec, block_options)
+    shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
+    shape = _shape((None, *shape), options["data_format"])
+
+    known = {}  # equal blocks are counted once
+    total = Cost()
+    for _, part in spec.parts(options):
+        key = part, shape
+        if key not in known:
+            known[key] = _part_cost(part, shape, options)
+        part_cost, shape = known[key]
+        total += part_cost
+    if options["preactivation"]:
+        total += _template_cost(options["normalization"], shape, options)
+        total += _template_cost(options["activation"], shape, options)
+    if include_top:
+        total += _head_cost(spec, shape, spec.classes if classes is None else classes)
+    return total
+
+
+def _head_cost(spec, shape, classes):
+    features = shape.channels
+    if spec.final_pool is not None:
+        pooled = window_output(shape.spatial, spec.final_pool, spec.final_pool, "valid")
+        features *= math.prod(pooled)
+    params = (features + 1) * classes
+    return Cost(params, params, features * classes)
+
+
+def _part_cost(part, shape, options):
+    if isinstance(part, BlockCall):
+        options = {"strides": 1, **options, **part.arguments()}
+        block_class = BLOCKS[part.kind]
+        branch = block_class.branch_steps(**_select(options, _branch_arguments(block_class)))
+        return _block_cost(branch, shape, options)
+    return _step_cost(part, shape, options)
+
+
+@functools.cache
+def _branch_arguments(block_class):
+    return tuple(inspect.signature(block_class.branch_steps).parameters)
+
+
+def _select(options, names):
+    return {name: options[name] for name in names if name in options}
+
+
+def _block_cost(branch, shape, options):
+    plan = plan_block(
+        branch,
+        options["shortcut"],
+        channels=shape.channels,
+        strides=options["strides"],
+        preactivation=options["preactivation"],
+    )
+    total = Cost()
+    if plan.entry:
+        total += _template_cost(options["normalization"], shape, options)
+        total += _template_cost(options["activation"], shape, options)
+    branch_cost, output = _branch_cost(plan.branch, shape, options)
+    total += branch_cost + _branch_cost(plan.shortcut or (), shape, options)[0]
+    total += _template_cost(options["attention"], output, options)
+    if plan.exit:
+        total += _template_cost(options["activation"], output, options)
+    return total, output
+
+
+def _branch_cost(branch, shape, options):
+    total = Cost()
+    for step in branch:
+        step_cost, shape = _step_cost(step, shape, options)
+        total += step_cost
+    return total, shape
+
+
+@functools.singledispatch
+def _step_cost(step, shape, options):
+    """The cost of a step, and the shape that it leads to."""
+    raise TypeError(step)
+
+
+@_step_cost.register
+def _(step: steps.Conv, shape, options):
+    options = {**options, **step.overrides()}
+    spatial = window_output(
+        shape.spatial, step.kernel_size, step.strides, options["padding"], step.dilation_rate
+    )
+    output = _Shape(spatial, step.filters)
+    kernel_size = step.kernel_size
+    window = (
+        math.prod(kernel_size) if isinstance(kernel_size, tuple) else kernel_size ** len(spatial)
+    )
+    kernel = window * (shape.channels // step.groups) * step.filters
+    normalization, use_bias = options["normalization"], options["use_bias"]
+    bias = step.filters if (normalization is None if use_bias is None else use_bias) else 0
+    positions = output.positions()
+    convolution = Cost(
+        kernel + bias, kernel + bias, None if positions is None else kernel * positions
+    )
+    return (
+        convolution
+        + _template_cost(normalization, output, options)
+        + _template_cost(options["activation"], output, options),
+        output,
+    )
+
+
+@_step_cost.register
+def _(step: steps.Pool, shape, options):
+    padding = options["padding"] if step.padding == steps.INHERIT else step.padding
+    spatial = window_output(shape.spatial, step.pool_size, step.strides, padding)
+    return Cost(), _Shape(spatial, shape.channels)
+
+
+@_step_cost.register
+def _(step: steps.Subsample, shape, options):
+    spatial = window_output(shape.spatial, 1, step.strides, "valid")
+    return Cost(), _Shape(spatial, step.filters)
+
+
+@_step_cost.register
+def _(step: steps.Split, shape, options):
+    costs, shapes = zip(*(_branch_cost(branch, shape, options) for branch in step.branches))
+    channels = sum(output.channels for output in shapes)
+    return functools.reduce(operator.add, costs), _Shape(shapes[0].spatial, channels)
+
+
+@_step_cost.register
+def _(step: templates.Template, shape, options):
+    layer, input_shape = _built(step, shape, options["data_format"])
+    output = _shape(layer.compute_output_shape(input_shape), options["data_format"])
+    return _template_cost(step, shape, options), output
+
+
+def _template_cost(template, shape, options):
+    """The cost of the layer that a template makes for an input of that shape."""
+    if template is None:
+        return Cost()
+    data_format = options["data_format"]
+    layer_class, config = template.recipe(_site(shape, data_format))
+    formula = _FORMULAS.get(layer_class)
+    counts = formula and formula(config, shape)
+    if counts is None:
+        layer, input_shape = _built(template, shape, data_format)
+        return Cost(*_count_weights(layer), _layer_macs(layer, input_shape))
+    trainable, fixed, macs = counts
+    if not config.get("trainable", True):
+        trainable, fixed = 0, trainable + fixed
+    return Cost(trainable + fixed, trainable, macs)
+
+
+# For each layer class: its trainable parameters, its fixed ones and its multiply-accumulates,
+# from its config; or None where the config asks for more than the formula knows.
+
+
+def _normalization(moments):
+    def formula(config, shape):
+        if config.get("axis", -1) not in (-1, 1):  # what "the channels" became
+            return None
+        per_channel = config.get("scale", True) + config.get("center", True)
+        return per_channel * shape.channels, moments * shape.channels, 0
+
+    return formula
+
+
+def _squeeze_excite(config, shape):
+    if not _is_plain(config, "activation", "gate_activation"):
+        return None
+    hidden = max(1, shape.channels // config.get("reduction", 16))
+    kernels = 2 * shape.channels * hidden
+    return kernels + shape.channels + hidden, 0, kernels
+
+
+def _efficient_channel(config, shape):
+    if not _is_plain(config, "gate_activation"):
+        return None
+    size = config.get("kernel_size") or adaptive_kernel_size(shape.channels)
+    return size, 0, size * shape.channels
+
+
+def _is_plain(config, *activations):
+    return all(isinstance(config.get(name, ""), str) for name in activations)
+
+
+def _weightless(config, shape):
+    return 0, 0, 0
+
+
+_FORMULAS = {
+    keras.layers.BatchNormalization: _normalization(moments=2),
+    keras.layers.LayerNormalization: _normalization(moments=0),
+    keras.layers.GroupNormalization: _normalization(moments=0),
+    layers.SqueezeExcite: _squeeze_excite,
+    layers.EfficientChannelAttention: _efficient_channel,
+    keras.layers.Activation: _weightless,
+    keras.layers.ReLU: _weightless,
+    keras.layers.LeakyReLU: _weightless,
+    keras.layers.ELU: _weightless,
+}
+
+
+def _site(shape, data_format):
+    return templates.Site(
+        rank=len(shape.spatial), channels=shape.channels, data_format=data_format, dtype="float32"
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _built(template, shape, data_format):
+    layer = template.make(_site(shape, data_format), "counted")
+    sizes = (shape.channels, *shape.spatial)
+    input_shape = (
+        (None, *sizes) if data_format == "channels_first" else (None, *sizes[1:], sizes[0])
+    )
+    layer.build(input_shape)
+    return layer, input_shape
+
+
+def _cost_of_model(model):
+    return Cost(*_count_weights(model), _model_macs(model))
+
+
+def _count_weights(layer):
+    def count(weights):
+        return sum(math.prod(weight.shape) for weight in weights)
+
+    return count(layer.weights), count(layer.trainable_weights)
+
+
+def _model_macs(model):
+    try:
+        macs = [_layer_macs(layer, layer.input.shape) for layer in model.layers if layer.weights]
+    except AttributeError:  # a layer used twice, or a model that is no graph of layers
+        return None
+    return None if None in macs else sum(macs)
+
+
+_KERNEL_LAYERS = (
+    keras.layers.Dense,
+    *(rank_layer("Conv", rank) for rank in (1, 2, 3)),
+    *(rank_layer(name, rank) for name in ("DepthwiseConv", "SeparableConv") for rank in (1, 2)),
+)
+
+
+def _layer_macs(layer, input_shape):
+    """The multiply-accumulates of a built layer for one sample; None where not known."""
+    if isinstance(layer, keras.Model):
+        return _model_macs(layer)
+    if isinstance(layer, Composite):
+        return _composite_macs(layer, _shape(input_shape, layer.data_format))
+    if not isinstance(layer, _KERNEL_LAYERS):
+        return 0
+    output = layer.compute_output_shape(input_shape)
+    positions = _shape(output, getattr(layer, "data_format", "channels_last")).positions()
+    kernels = sum(math.prod(w.shape) for w in layer.weights if w.name.endswith("kernel"))
+    return None if positions is None else kernels * positions
+
+
+def _composite_macs(layer, shape):
+    if isinstance(layer, Block):
+        options = {
+            **vars(layer),
+            "shortcut": layer.shortcut_policy,
+            "attention": layer.attention_template,
+        }
+        return _block_cost(layer.branch(), shape, options)[0].macs
+    if isinstance(layer, layers.ConvUnit):
+        step = steps.Conv(
+            layer.filters, layer.kernel_size, layer.strides, layer.groups, layer.dilation_rate
+        )
+        return _step_cost(step, shape, vars(layer))[0].macs
+    formula = _FORMULAS.get(type(layer))
+    counts = formula and formula(layer.get_config(), shape)
+    return counts[2] if counts else 0
+
+
+def _shape(shape, data_format):
+    """A full shape, batch included, as a `_Shape`."""
+    if data_format == "channels_first":
+        return _Shape(tuple(shape[2:]), shape[1])
+    return _Shape(tuple(shape[1:-1]), shape[-1])
