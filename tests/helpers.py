@@ -1,0 +1,125 @@
+"""What several test files share: shapes, arrays, products of options, processes."""
+
+import importlib.util
+import itertools
+import os
+import random
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+
+import keras_resblocks as kr
+
+BACKENDS = ("tensorflow", "jax", "torch")
+DATA_FORMATS = ("channels_last", "channels_first")
+BLOCKS = ("residual", "bottleneck", "inception")
+SPATIAL = (5, 4, 6)  # odd and even, and no two alike
+
+
+@keras.saving.register_keras_serializable("keras_resblocks_tests")
+def registered_function(x):
+    return x * keras.ops.sigmoid(x)
+
+
+def make_block(kind, filters=4, strides=1, **options):
+    """A block of that kind with `filters` output channels, an even number."""
+    if kind == "residual":
+        return kr.ResidualBlock(filters, strides, **options)
+    if kind == "bottleneck":
+        return kr.BottleneckBlock(filters // 2, strides, expansion=2, **options)
+    half = filters // 2
+    branches = [[half], [2, (filters - half - 1, 3)], ["max_pool", 1]]
+    return kr.InceptionBlock(branches, strides, **options)
+
+
+def shape_of(rank=2, channels=4, data_format="channels_last", batch=2, spatial=SPATIAL):
+    spatial = tuple(spatial[:rank])
+    if data_format == "channels_last":
+        return (batch, *spatial, channels)
+    return (batch, channels, *spatial)
+
+
+def random_array(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
+
+
+def randomize(layer, seed=0):
+    """Random weights and statistics, so that no term of a formula is zero or one; `layer`."""
+    rng = np.random.default_rng(seed)
+    for weight in layer.weights:
+        positive = "variance" in weight.name
+        value = rng.uniform(0.5, 1.5, weight.shape) if positive else rng.normal(size=weight.shape)
+        weight.assign((value if positive else 0.5 * value).astype("float32"))
+    return layer
+
+
+def built(layer, shape, seed=0):
+    layer.build(shape)
+    return randomize(layer, seed)
+
+
+def model_of(*layers, shape, seed=0):
+    """A functional model of the layers, one after another, with random weights."""
+    inputs = outputs = keras.Input(shape[1:])
+    for layer in layers:
+        outputs = layer(outputs)
+    return randomize(keras.Model(inputs, outputs), seed)
+
+
+def snapshot(layer):
+    return [to_numpy(weight).copy() for weight in layer.weights]
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    np.testing.assert_allclose(
+        to_numpy(actual), to_numpy(expected), rtol=tolerance, atol=tolerance
+    )
+
+
+def product(options):
+    """Every combination of a dict of name -> values, as dicts."""
+    for values in itertools.product(*options.values()):
+        yield dict(zip(options, values))
+
+
+def pairs(case):
+    return set(itertools.combinations(case.items(), 2))
+
+
+def covering(options, is_valid=lambda case: True, seed=0):
+    """A small list of valid combinations in which every pair of valid choices meets."""
+    rng = random.Random(seed)
+    candidates = [case for case in product(options) if is_valid(case)]
+    missing = set().union(*map(pairs, candidates))
+    cases = []
+    while missing:
+        wanted = min(missing, key=repr)
+        holders = [case for case in candidates if wanted in pairs(case)]
+        sample = rng.sample(holders, min(30, len(holders)))
+        cases.append(max(sample, key=lambda case: len(missing & pairs(case))))
+        missing -= pairs(cases[-1])
+    return cases
+
+
+def label(case):
+    return "-".join(str(value) for value in case.values())
+
+
+def is_installed(backend):
+    return importlib.util.find_spec(backend) is not None
+
+
+def run_python(code, *arguments, backend=None):
+    """Runs code in a fresh interpreter on `backend`; by default, on this process's own."""
+    environment = {**os.environ, "KERAS_BACKEND": backend or keras.backend.backend()}
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,154 @@
+"""Every option of the blocks with every other: a bug lives in the combination nobody tried."""
+
+import json
+
+import keras
+import pytest
+from helpers import (
+    BLOCKS,
+    DATA_FORMATS,
+    assert_close,
+    covering,
+    label,
+    make_block,
+    model_of,
+    pairs,
+    product,
+    random_array,
+    registered_function,
+    shape_of,
+)
+
+ACTIVATIONS = {
+    "none": lambda: None,
+    "name": lambda: "elu",
+    "function": lambda: keras.activations.gelu,
+    "registered": lambda: registered_function,
+    "layer": lambda: keras.layers.ELU(alpha=0.3),
+    "prelu": lambda: keras.layers.PReLU(shared_axes=[1]),
+    "config": lambda: keras.saving.serialize_keras_object(keras.layers.LeakyReLU(0.1)),
+}
+NORMALIZATIONS = {
+    "none": lambda: None,
+    "batch": lambda: "batch",
+    "layer": lambda: "layer",
+    "group": lambda: "group",
+    "instance": lambda: "instance",
+    "template": lambda: keras.layers.BatchNormalization(momentum=0.5, scale=False),
+}
+SHORTCUTS = (None, "identity", "zero_pad", "projection", "projection_always", "avg_pool")
+
+OPTIONS = {
+    "kind": BLOCKS,
+    "preactivation": (False, True),
+    "shortcut": SHORTCUTS,
+    "strides": (1, 2),
+    "activation": tuple(ACTIVATIONS),
+    "normalization": tuple(NORMALIZATIONS),
+    "rank": (1, 2, 3),
+    "data_format": DATA_FORMATS,
+}
+CHANNELS = 4
+
+
+def filters_of(case):
+    # As in a network: where the resolution halves, the channels double.
+    return CHANNELS * case["strides"]
+
+
+def block_of(case, **options):
+    return make_block(
+        case["kind"],
+        filters_of(case),
+        case["strides"],
+        preactivation=case["preactivation"],
+        shortcut=case["shortcut"],
+        activation=ACTIVATIONS[case["activation"]](),
+        normalization=NORMALIZATIONS[case["normalization"]](),
+        data_format=case["data_format"],
+        **options,
+    )
+
+
+def input_shape_of(case, **options):
+    return shape_of(case["rank"], CHANNELS, case["data_format"], **options)
+
+
+def expected_shape_of(case):
+    spatial = [-(-n // case["strides"]) for n in (5, 4, 6)]
+    return shape_of(case["rank"], filters_of(case), case["data_format"], spatial=spatial)
+
+
+def is_valid(case):
+    return case["shortcut"] != "identity" or case["strides"] == 1
+
+
+def assert_real_shape_is_as_computed(case):
+    block, shape = block_of(case), input_shape_of(case)
+    with keras.StatelessScope():  # the weights' values are not needed
+        if not is_valid(case):
+            with pytest.raises(ValueError, match="identity"):
+                block.build(shape)
+            return
+        block.build(shape)
+    # The data flow of `call`, run on symbolic tensors by the backend, and not the shape that the
+    # layer says it has: `block.compute_output_spec` would ask `block.compute_output_shape`.
+    real = keras.Operation.compute_output_spec(block, keras.KerasTensor(shape))
+    assert tuple(real.shape) == expected_shape_of(case), case
+    assert block.compute_output_shape(shape) == expected_shape_of(case), case
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_config_round_trips_for_the_full_product(kind):
+    for case in product({**OPTIONS, "kind": (kind,)}):
+        block = block_of(case)
+        config = block.get_config()
+        revived = type(block).from_config(json.loads(json.dumps(config)))
+        assert json.dumps(revived.get_config()) == json.dumps(config), case
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_compute_output_shape_of_an_unbuilt_block_for_the_full_product(kind):
+    for case in product({**OPTIONS, "kind": (kind,)}):
+        block = block_of(case)
+        assert block.compute_output_shape(input_shape_of(case)) == expected_shape_of(case), case
+        unknown = block.compute_output_shape(
+            shape_of(case["rank"], CHANNELS, case["data_format"], None, (None,) * 3)
+        )
+        assert unknown == shape_of(
+            case["rank"], filters_of(case), case["data_format"], None, (None,) * 3
+        ), case
+        assert not block.built
+
+
+def test_covering_set_has_every_pair_of_valid_choices():
+    cases = covering(OPTIONS, is_valid)
+    met = set().union(*map(pairs, cases))
+    wanted = set().union(*(pairs(case) for case in product(OPTIONS) if is_valid(case)))
+    assert met == wanted
+    assert len(cases) < 100
+
+
+@pytest.mark.parametrize("case", covering(OPTIONS), ids=label)
+def test_real_shape_is_as_computed(case):
+    assert_real_shape_is_as_computed(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "part", product({k: OPTIONS[k] for k in ("kind", "rank", "data_format")}), ids=label
+)
+def test_real_shape_is_as_computed_for_the_full_product(part):
+    for case in product({**OPTIONS, **{name: (value,) for name, value in part.items()}}):
+        assert_real_shape_is_as_computed(case)
+
+
+@pytest.mark.parametrize("case", covering(OPTIONS, is_valid), ids=label)
+def test_saved_and_loaded_model_gives_equal_outputs(case, tmp_path):
+    shape = input_shape_of(case)
+    model = model_of(block_of(case, kernel_regularizer="l2"), shape=shape)
+    inputs = random_array(shape)
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_close(reloaded(inputs), model(inputs), 1e-6)
+    assert_close(sum(reloaded.losses), sum(model.losses), 1e-6)
