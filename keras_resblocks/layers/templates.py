@@ -55,6 +55,8 @@ class Template:
     def make(self, site, name, **overrides):
         """A new layer called `name`, with weights of its own."""
         layer_class, config = self.recipe(site)
+        if layer_class is keras.layers.LayerNormalization and config["axis"] in (1, [1]):
+            layer_class, config = _LayerNormalizationOfAxis1, {**config, "axis": -1}
         return layer_class.from_config({**config, "name": name, **overrides})
 
     def can_start_at_zero(self, site):
@@ -163,6 +165,21 @@ def of_class(layer_class, **config):
         "registered_name": None,
     }
     return Template(serialized, lambda site: (layer_class, config))
+
+
+class _LayerNormalizationOfAxis1(keras.layers.LayerNormalization):
+    """The stock layer behind a transposition.
+
+    On PyTorch, Keras 3.15 fails at any other axis than the last (keras-team/keras#23510).
+    """
+
+    def build(self, input_shape):
+        batch, channels, *others = input_shape
+        super().build((batch, *others, channels))
+
+    def call(self, inputs):
+        outputs = super().call(keras.ops.moveaxis(inputs, 1, -1))
+        return keras.ops.moveaxis(outputs, -1, 1)
 
 
 def serialize(template):
