@@ -42,7 +42,7 @@ class InceptionBlock(Block):
 
     def __init__(self, branches, strides=1, *, shortcut=None, residual_scale=1.0, **options):
         super().__init__(strides, shortcut=shortcut, **options)
-        self.branches = _branches(branches, f"Received: branches={branches!r}")
+        self.branches = read_branches(branches)
         self.residual_scale = validation.finite_number("residual_scale", residual_scale)
         for filters in _grouped_filters(self.branches):
             validation.divisor("groups", self.groups, "filters", filters)
@@ -94,16 +94,24 @@ def branches_v1(conv1x1, conv3x3, conv5x5, pool_projection):
             raise ValueError(
                 f"`{name}` must be a pair (reduction, output). Received: {name}={pair!r}"
             )
-    return [
-        [conv1x1],
-        [conv3x3[0], (conv3x3[1], 3)],
-        [conv5x5[0], (conv5x5[1], 5)],
-        ["max_pool", pool_projection],
-    ]
+    return (
+        (conv1x1,),
+        (conv3x3[0], (conv3x3[1], 3)),
+        (conv5x5[0], (conv5x5[1], 5)),
+        ("max_pool", pool_projection),
+    )
+
+
+def read_branches(branches):
+    """`branches` in one form, of tuples: what JSON makes of them is read the same.
+
+    Raises:
+        ValueError: where they are malformed.
+    """
+    return _branches(branches, f"Received: branches={branches!r}")
 
 
 def _branches(branches, received):
-    """`branches` in one form, of tuples: what JSON makes of them is read the same."""
     if not isinstance(branches, (list, tuple)) or not branches:
         raise ValueError(f"`branches` must be a non-empty list of branches. {received}")
     return tuple(_branch(branch, received) for branch in branches)

@@ -6,6 +6,7 @@ steps; `units.make_layer` turns a step into a layer, and `models.cost` into numb
 
 import dataclasses
 
+from keras_resblocks import validation
 from keras_resblocks.validation import exceeds_one
 
 INHERIT = "inherit"  # as the block's own option says
@@ -26,6 +27,11 @@ class Conv:
     normalization: object = INHERIT
     zero_init: bool = False
 
+    def __post_init__(self):
+        validation.positive_int("filters", self.filters)
+        validation.divisor("groups", self.groups, "filters", self.filters)
+        _check_windows(self, "kernel_size", "strides", "dilation_rate")
+
     def overrides(self):
         """The options that differ from the owner's."""
         options = ("padding", "use_bias", "activation", "normalization")
@@ -41,6 +47,10 @@ class Pool:
     strides: int | tuple = 1
     padding: str = INHERIT
     pad_value: float | None = None
+
+    def __post_init__(self):
+        validation.one_of("kind", self.kind, ("max", "avg"))
+        _check_windows(self, "pool_size", "strides")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +69,11 @@ class Split:
 
 
 STEPS = (Conv, Pool, Subsample, Split)
+
+
+def _check_windows(step, *fields):
+    for field in fields:  # as tuples, where not integers: steps can be looked up in a dict
+        object.__setattr__(step, field, validation.positive_ints(field, getattr(step, field)))
 
 
 def names(steps, prefix=""):

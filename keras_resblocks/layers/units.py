@@ -416,7 +416,7 @@ def window_output(spatial, size, strides, padding, dilation_rate=1):
     reach = [rate * (k - 1) if padding == "valid" else 0 for k, rate in zip(sizes, dilation_rates)]
     if any(n is not None and n <= r for n, r in zip(spatial, reach)):
         raise ValueError(
-            f"The input is too small for a window of {sizes} without padding. "
+            f"`input_shape` must be larger: a window of {sizes} without padding does not fit. "
             f"Received: spatial shape {tuple(spatial)}"
         )
     return tuple(

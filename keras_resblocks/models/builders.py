@@ -87,13 +87,14 @@ def create_model(
     shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
     x, inputs = _inputs(shape, input_tensor)
 
-    for name, part in spec.parts(options):
-        x = _layer(name, part, options)(x)
+    for part_name, part in spec.parts(options):
+        x = _layer(part_name, part, options)(x)
     if options["preactivation"]:
         x = _closing_activation(x, options)
     if include_top:
         x = _pool_and_flatten(x, spec.final_pool, options)
-        x = keras.layers.Dropout(spec.dropout, name="head_dropout")(x) if spec.dropout else x
+        if spec.dropout:
+            x = keras.layers.Dropout(spec.dropout, name="head_dropout", dtype=options["dtype"])(x)
         given = {**spec.options, **block_options}  # the classifier keeps Keras's own defaults
         x = keras.layers.Dense(
             classes,
@@ -147,7 +148,7 @@ def _pool_and_flatten(x, size, options):
         return _global_pool(x, "avg", options)
     placed = {"data_format": options["data_format"], "dtype": options["dtype"]}
     x = Pooling("avg", size, size, padding="valid", name="head_pool", **placed)(x)
-    return keras.layers.Flatten(name="head_flatten", data_format=options["data_format"])(x)
+    return keras.layers.Flatten(name="head_flatten", **placed)(x)
 
 
 def _global_pool(x, kind, options):
@@ -166,15 +167,21 @@ def merge_options(spec, block_options):
         ValueError: for a name that the network's blocks do not know.
     """
     known = _known_options(BLOCKS[spec.block])
-    for option in block_options:
+    given = {**spec.default_options(), **block_options}
+    for option in given:
         if option not in known:
             raise ValueError(
                 f"`{option}` is not an option of the model or of its blocks, which are "
                 f"{sorted(known)}.{validation.did_you_mean(option, known)} "
-                f"Received: {option}={block_options[option]!r}"
+                f"Received: {option}={given[option]!r}"
             )
-    options = {**known, **spec.default_options(), **block_options}
-    options["data_format"] = options["data_format"] or keras.config.image_data_format()
+    options = {**known, **given}
+    options["data_format"] = validation.one_of(
+        "data_format",
+        options["data_format"] or keras.config.image_data_format(),
+        ("channels_last", "channels_first"),
+    )
+    options["drop_path_rate"] = validation.rate("drop_path_rate", options["drop_path_rate"])
     for name, read in _READERS.items():
         options[name] = read(options[name])
     if options["shortcut"] is None and "zero_init_residual" not in block_options:
@@ -220,6 +227,11 @@ def check_input_shape(spec, input_shape, include_top, data_format):
         raise ValueError(
             "`input_shape` must hold one, two or three spatial sizes (positive, or None) and the "
             f"number of channels. Received: input_shape={input_shape!r}"
+        )
+    if include_top and spec.final_pool is not None and None in shape:
+        raise ValueError(
+            "`input_shape` must have no open sizes where the spec has a `final_pool`, whose "
+            f"result is flattened. Received: input_shape={input_shape!r}"
         )
     return shape
 

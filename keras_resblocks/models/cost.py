@@ -8,7 +8,7 @@ import operator
 
 import keras
 
-from keras_resblocks import layers
+from keras_resblocks import layers, validation
 from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.attention import adaptive_kernel_size
 from keras_resblocks.layers.composite import Composite
@@ -68,8 +68,15 @@ def cost(model, *, input_shape=None, include_top=True, classes=None, **block_opt
     Cost(params=25610152, trainable_params=25557032, macs=4089184256)
     """
     if isinstance(model, keras.Model):
+        if input_shape is not None or not include_top or classes is not None or block_options:
+            raise ValueError(
+                "A built `model` takes no further arguments. Received: "
+                f"input_shape={input_shape!r}, include_top={include_top!r}, classes={classes!r}, "
+                f"{block_options}"
+            )
         return _cost_of_model(model)
     spec = get_spec(model)
+    classes = validation.positive_int("classes", spec.classes if classes is None else classes)
     options = merge_options(spec, block_options)
     shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
     shape = _shape((None, *shape), options["data_format"])
@@ -86,7 +93,7 @@ def cost(model, *, input_shape=None, include_top=True, classes=None, **block_opt
         total += _template_cost(options["normalization"], shape, options)
         total += _template_cost(options["activation"], shape, options)
     if include_top:
-        total += _head_cost(spec, shape, spec.classes if classes is None else classes)
+        total += _head_cost(spec, shape, classes)
     return total
 
 
@@ -158,10 +165,8 @@ def _(step: steps.Conv, shape, options):
         shape.spatial, step.kernel_size, step.strides, options["padding"], step.dilation_rate
     )
     output = _Shape(spatial, step.filters)
-    kernel_size = step.kernel_size
-    window = (
-        math.prod(kernel_size) if isinstance(kernel_size, tuple) else kernel_size ** len(spatial)
-    )
+    validation.divisor("groups", step.groups, "input channels", shape.channels)
+    window = math.prod(validation.per_axis("kernel_size", step.kernel_size, len(spatial)))
     kernel = window * (shape.channels // step.groups) * step.filters
     normalization, use_bias = options["normalization"], options["use_bias"]
     bias = step.filters if (normalization is None if use_bias is None else use_bias) else 0

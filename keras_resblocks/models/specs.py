@@ -15,7 +15,7 @@ from keras_resblocks.layers import (
     steps,
     templates,
 )
-from keras_resblocks.layers.inception import branches_v1
+from keras_resblocks.layers.inception import branches_v1, read_branches
 from keras_resblocks.layers.shortcuts import ProjectionShortcut
 from keras_resblocks.layers.steps import Conv, Pool
 
@@ -57,6 +57,18 @@ class NetworkSpec:
     input_shape: tuple = (224, 224, 3)
     classes: int = 1000
 
+    def __post_init__(self):
+        if not isinstance(self.stem, (list, tuple)) or not all(
+            isinstance(step, (Conv, Pool)) for step in self.stem
+        ):
+            raise ValueError(
+                f"`stem` must be a tuple of `Conv` and `Pool` steps. Received: stem={self.stem!r}"
+            )
+        if self.final_pool is not None:
+            validation.positive_ints("final_pool", self.final_pool)
+        validation.rate("dropout", self.dropout)
+        validation.positive_int("classes", self.classes)
+
     def default_options(self):
         """The options of the blocks, before the user's own."""
         return {**self.options}
@@ -68,15 +80,24 @@ class NetworkSpec:
             options: all the block options in force.
         """
         stem = self.stem
-        if options["preactivation"]:  # the first block's entry normalizes and activates
-            last = max(i for i, step in enumerate(stem) if isinstance(step, Conv))
-            linear = steps.with_linear_end(stem[: last + 1], preactivation=True)
-            stem = (*linear, *stem[last + 1 :])
+        convolutions = [i for i, step in enumerate(stem) if isinstance(step, Conv)]
+        if options["preactivation"] and convolutions:  # the first block has both in its entry
+            end = convolutions[-1] + 1
+            stem = (*steps.with_linear_end(stem[:end], preactivation=True), *stem[end:])
         yield from zip(steps.names(stem, "stem_"), stem)
-        yield from self.stage_parts(options)
 
-    def stage_parts(self, options):
-        """The same from the first block on."""
+        parts = list(self.stage_parts())
+        last = sum(isinstance(part, BlockCall) for _, part in parts) - 1
+        index = itertools.count()
+        for name, part in parts:
+            if isinstance(part, BlockCall):
+                # The rate grows linearly with depth (Huang et al. 2016, section 3).
+                rate = options["drop_path_rate"] * next(index) / max(1, last)
+                part = dataclasses.replace(part, drop_path_rate=rate)
+            yield name, part
+
+    def stage_parts(self):
+        """The same from the first block on, whatever the options."""
         raise NotImplementedError
 
 
@@ -108,6 +129,7 @@ class ResNetSpec(NetworkSpec):
     stride_at: str = "first"
 
     def __post_init__(self):
+        super().__post_init__()
         validation.one_of("block", self.block, ("residual", "bottleneck"))
         validation.one_of("stride_at", self.stride_at, ("first", "last"))
         if not isinstance(self.depths, (list, tuple)) or not self.depths:
@@ -118,7 +140,7 @@ class ResNetSpec(NetworkSpec):
         for depth in self.depths:
             validation.positive_int("depths", depth)
         for name, values in (("width", self.widths()), ("strides", self.stage_strides())):
-            if len(values) != len(self.depths):
+            if not isinstance(values, (list, tuple)) or len(values) != len(self.depths):
                 raise ValueError(
                     f"`{name}` must have one entry for each of {len(self.depths)} stages. "
                     f"Received: {name}={getattr(self, name)!r}"
@@ -141,16 +163,13 @@ class ResNetSpec(NetworkSpec):
         """Branches start as zero: a deeper network starts as the shallower one."""
         return {"zero_init_residual": True, **self.options}
 
-    def stage_parts(self, options):
-        index = itertools.count()
+    def stage_parts(self):
         stages = zip(self.depths, self.widths(), self.stage_strides())
         for s, (depth, width, strides) in enumerate(stages, start=1):
             strided = 0 if self.stride_at == "first" else depth - 1
             for b in range(depth):
                 shape = (("filters", width), ("strides", strides if b == strided else 1))
-                # The rate grows linearly with depth (Huang et al. 2016, section 3).
-                rate = options["drop_path_rate"] * next(index) / max(1, sum(self.depths) - 1)
-                yield f"stage{s}_block{b + 1}", BlockCall(self.block, shape, rate)
+                yield f"stage{s}_block{b + 1}", BlockCall(self.block, shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +189,19 @@ class InceptionSpec(NetworkSpec):
     stem: tuple = IMAGENET_STEM
     between: Pool = Pool("max", 3, 2)
 
-    def stage_parts(self, options):
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.stages, (list, tuple)) or not all(
+            isinstance(blocks, (list, tuple)) and blocks for blocks in self.stages
+        ):
+            raise ValueError(
+                "`stages` must hold for each stage a non-empty tuple of blocks. "
+                f"Received: stages={self.stages!r}"
+            )
+        stages = tuple(tuple(map(read_branches, blocks)) for blocks in self.stages)
+        object.__setattr__(self, "stages", stages)
+
+    def stage_parts(self):
         for s, blocks in enumerate(self.stages, start=1):
             if s > 1:
                 yield f"stage{s}_pool", self.between
