@@ -23,6 +23,7 @@ class Composite(keras.layers.Layer):
             data_format or keras.config.image_data_format(),
             ("channels_last", "channels_first"),
         )
+        self._sublayer_names = []
 
     def __init_subclass__(cls, **kwargs):
         """Lets `help` and editors show the options that a subclass takes as `**options`."""
@@ -55,13 +56,13 @@ class Composite(keras.layers.Layer):
             )
         self.compose(input_shape)
         if not self.trainable:
-            for layer in vars(self).copy().values():
-                if isinstance(layer, keras.layers.Layer):
-                    _freeze(layer)
+            for name in self._sublayer_names:
+                _freeze(getattr(self, name))
 
     def add(self, layer):
         """Tracks `layer` as the attribute that bears its name, and returns it."""
         setattr(self, layer.name, layer)
+        self._sublayer_names.append(layer.name)
         return layer
 
     def add_copy(self, template, name, site, **overrides):
