@@ -83,8 +83,8 @@ def cost(model, *, input_shape=None, include_top=True, classes=None, **block_opt
 
     known = {}  # equal blocks are counted once
     total = Cost()
-    for _, part in spec.parts(options):
-        key = part, shape
+    for name, part in spec.parts(options):
+        key = (part, shape) if isinstance(part, BlockCall) else name
         if key not in known:
             known[key] = _part_cost(part, shape, options)
         part_cost, shape = known[key]
@@ -168,7 +168,9 @@ def _(step: steps.Conv, shape, options):
     validation.divisor("groups", step.groups, "input channels", shape.channels)
     window = math.prod(validation.per_axis("kernel_size", step.kernel_size, len(spatial)))
     kernel = window * (shape.channels // step.groups) * step.filters
-    normalization, use_bias = options["normalization"], options["use_bias"]
+    normalization = templates.normalization.get(options["normalization"])
+    activation = templates.activation.get(options["activation"])
+    use_bias = options["use_bias"]
     bias = step.filters if (normalization is None if use_bias is None else use_bias) else 0
     positions = output.positions()
     convolution = Cost(
@@ -177,7 +179,7 @@ def _(step: steps.Conv, shape, options):
     return (
         convolution
         + _template_cost(normalization, output, options)
-        + _template_cost(options["activation"], output, options),
+        + _template_cost(activation, output, options),
         output,
     )
 

@@ -134,9 +134,7 @@ def test_stages_of_resnet18_with_biased_shortcuts():
 def test_blocks_are_called_by_stage_and_place(name, depths):
     blocks = [layer for layer in facts(name).layer_names if "_block" in layer]
     assert blocks == [
-        f"stage{s}_block{b}"
-        for s, depth in enumerate(depths, start=1)
-        for b in range(1, depth + 1)
+        f"stage{s}_block{b}" for s, depth in enumerate(depths, start=1) for b in range(1, depth + 1)
     ]
 
 
@@ -183,7 +181,11 @@ def test_the_other_layers_are_called_stem_and_head(name):
         ("resnet50_keras", ["stage1_block2/conv1/conv/bias", "stage4_block3/conv3/norm/gamma"]),
         (
             "resnet50v2_keras",
-            ["stage2_block1/entry_norm/gamma", "stage2_block1/shortcut/conv/bias", "head_norm/beta"],
+            [
+                "stage2_block1/entry_norm/gamma",
+                "stage2_block1/shortcut/conv/bias",
+                "head_norm/beta",
+            ],
         ),
         ("resnet20_cifar", ["stage2_block1/conv1/conv/kernel"]),
         ("googlenet", ["stem_conv3/conv/bias", "stage1_block1/branch3_conv2/conv/kernel"]),
