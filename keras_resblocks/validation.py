@@ -82,6 +82,16 @@ def one_of(argument, value, choices):
     return value
 
 
+def known_arguments(owner, arguments, known):
+    """Checks that `known` has every name of `arguments`, a dict of what `owner` was given."""
+    for name, value in arguments.items():
+        if name not in known:
+            raise ValueError(
+                f"`{name}` must be one of the arguments of {owner}: {sorted(known)}."
+                f"{did_you_mean(name, known)} Received: {name}={value!r}"
+            )
+
+
 def did_you_mean(name, choices):
     """' Did you mean ...?' where a string is close to some of `choices`, else ''."""
     if not isinstance(name, str):

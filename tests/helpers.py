@@ -78,9 +78,7 @@ def snapshot(layer):
 
 
 def assert_close(actual, expected, tolerance=1e-5):
-    np.testing.assert_allclose(
-        to_numpy(actual), to_numpy(expected), rtol=tolerance, atol=tolerance
-    )
+    np.testing.assert_allclose(to_numpy(actual), to_numpy(expected), rtol=tolerance, atol=tolerance)
 
 
 def product(options):

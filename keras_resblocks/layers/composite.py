@@ -8,6 +8,14 @@ from keras_resblocks import validation
 from keras_resblocks.layers import templates
 
 
+# Of every Keras layer; the last two are among its keyword arguments.
+_LAYER_ARGUMENTS = {
+    *inspect.signature(keras.layers.Layer.__init__).parameters,
+    "input_shape",
+    "input_dim",
+}
+
+
 class Composite(keras.layers.Layer):
     """A layer that makes, names and builds its sublayers in `compose`.
 
@@ -17,6 +25,10 @@ class Composite(keras.layers.Layer):
     """
 
     def __init__(self, *, data_format=None, **kwargs):
+        known = _LAYER_ARGUMENTS.union(self.__class__.__signature__.parameters)
+        validation.known_arguments(
+            self.__class__.__name__, kwargs, known - {"self", "kwargs", "options"}
+        )
         super().__init__(**kwargs)
         self.data_format = validation.one_of(
             "data_format",

@@ -78,9 +78,9 @@ class IdentityShortcut(Shortcut):
     def steps(self, channels, filters, strides):
         if changes_shape(channels, filters, strides):
             raise ValueError(
-                '`shortcut="identity"` must join equal shapes, but the block changes '
-                f"{channels} channels to {filters} with strides={strides!r}. Use "
-                '"projection" or "zero_pad" there.'
+                '`shortcut="identity"` must join equal shapes; use "projection" or "zero_pad" '
+                f"where a block changes them. Received: {channels} input channels for {filters} "
+                f"output channels, strides={strides!r}"
             )
         return ()
 
@@ -102,7 +102,7 @@ class ZeroPadShortcut(Shortcut):
 
 class _ConvolutionShortcut(Shortcut):
     def __init__(self, *, use_bias=INHERIT, normalization=INHERIT):
-        self.use_bias = use_bias
+        self.use_bias = validation.one_of("use_bias", use_bias, (INHERIT, None, True, False))
         self.normalization = (
             normalization
             if normalization == INHERIT
@@ -213,7 +213,7 @@ def get(identifier):
     if isinstance(identifier, dict):
         policy = deserialize(identifier)
         return policy if isinstance(policy, Shortcut) else LayerShortcut(policy)
-    if isinstance(identifier, str) or isinstance(identifier, type) or not callable(identifier):
+    if isinstance(identifier, (str, type)) or not callable(identifier):
         raise ValueError(
             f"`shortcut` must be None, one of {sorted(_policies)}, a `Shortcut` (an instance), "
             "a Keras layer, a registered function or a config dict."

@@ -204,10 +204,14 @@ def _function_recipe(function):
 
 def _contains_lambda(config):
     if isinstance(config, dict):
-        return config.get("class_name") == "__lambda__" or any(
-            map(_contains_lambda, config.values())
-        )
+        is_lambda = config.get("class_name") == "__lambda__" or _is_code(config.get("value"))
+        return is_lambda or any(map(_contains_lambda, config.values()))
     return isinstance(config, (list, tuple)) and any(map(_contains_lambda, config))
+
+
+def _is_code(value):
+    # All that layers with an `activation` keep of a lambda: its code, defaults and closure.
+    return isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
 
 
 def _without_build_config(config):

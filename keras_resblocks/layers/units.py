@@ -195,6 +195,7 @@ class ConvUnit(ConvComposite):
 
     def compose(self, input_shape):
         validation.divisor("groups", self.groups, "input channels", self.channels(input_shape))
+        self.compute_output_shape(input_shape)  # raises where the window does not fit
         rank = len(input_shape) - 2
         site = self.site(self.full_shape(None, (None,) * rank, self.filters))
         normalization, activation = self.normalization, self.activation
@@ -321,6 +322,7 @@ class Pooling(Composite):
     def compose(self, input_shape):
         rank = len(input_shape) - 2
         pool_size = validation.per_axis("pool_size", self.pool_size, rank)
+        self.compute_output_shape(input_shape)  # raises where the window does not fit
         pool = functools.partial(
             keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
             pool_size=pool_size,

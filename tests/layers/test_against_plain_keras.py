@@ -115,9 +115,7 @@ def test_bottleneck_block(filters, strides, stride_in_1x1, training):
 @pytest.mark.parametrize("strides", [1, 2])
 def test_preactivation_bottleneck_block(strides, training):
     x = random_tensor(SHAPE)
-    block = built(
-        kr.BottleneckBlock(2, strides, expansion=strides * 2, preactivation=True), SHAPE
-    )
+    block = built(kr.BottleneckBlock(2, strides, expansion=strides * 2, preactivation=True), SHAPE)
     plain = PlainKeras(training)
 
     activated = ops.relu(plain.norm(x, block.entry_norm))
@@ -134,9 +132,7 @@ def test_preactivation_bottleneck_block(strides, training):
 @pytest.mark.parametrize("normalization", [None, "batch"])
 def test_inception_block_v1(normalization, training):
     x = random_tensor(SHAPE)
-    block = built(
-        kr.InceptionBlock.v1(3, (2, 4), (1, 2), 5, normalization=normalization), SHAPE
-    )
+    block = built(kr.InceptionBlock.v1(3, (2, 4), (1, 2), 5, normalization=normalization), SHAPE)
     plain = PlainKeras(training)
     unit = plain.unit
     if normalization is None:  # the paper's: biases instead
