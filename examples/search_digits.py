@@ -1,12 +1,13 @@
 """Search depths and widths of a residual network on real images, within a budget.
 
-    python examples/search_digits.py                  # scikit-learn's digits, 8x8 scans
-    python examples/search_digits.py --data my_images # a folder with a folder for each class
+Of scikit-learn's digits, 8x8 scans, or with --data of a folder that has one for each class.
 """
 
 import argparse
 import os
 import pathlib
+
+import numpy as np
 
 
 def main():
@@ -14,10 +15,10 @@ def main():
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
     parser.add_argument("--tuner", choices=("random", "hyperband", "bayesian"), default="random")
     parser.add_argument("--trials", type=int, default=12, help="not for hyperband")
-    parser.add_argument("--epochs", type=int, default=20, help="of a trial, at most")
+    parser.add_argument("--epochs", type=int, default=6, help="of a trial, at most")
     parser.add_argument("--max-params", type=int, default=100_000)
     parser.add_argument("--data", type=pathlib.Path, help="folder of images, one folder a class")
-    parser.add_argument("--size", type=int, default=32, help="pixels to resize --data images to")
+    parser.add_argument("--size", type=int, default=32, help="pixels to resize the images to")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("search_results"))
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -30,20 +31,20 @@ def main():
     from keras_resblocks import tuner as search
 
     keras.utils.set_random_seed(args.seed)
-    x, y = load_folder(keras, args.data, args.size) if args.data else load_digits()
+    x, y = load(args.data, args.size)
     x, x_test, y, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
     x, x_val, y, y_val = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+    x, y = shifted(x), np.tile(y, 5)
 
-    hypermodel = search.ResNetHyperModel(
-        x.shape[1:], int(y.max()) + 1, max_params=args.max_params, depths=(1, 2, 3)
-    )
+    space = dict(depths=(1, 2, 3), widths=(8, 12, 16), max_params=args.max_params)
+    hypermodel = search.ResNetHyperModel(x.shape[1:], int(y.max()) + 1, **space)
     common = dict(seed=args.seed, directory=args.out, project_name=args.tuner, overwrite=True)
-    objective = "val_accuracy"
-    if args.tuner == "hyperband":
-        tuner = search.Hyperband(hypermodel, objective, max_epochs=args.epochs, **common)
-    else:
-        kinds = {"random": search.RandomSearch, "bayesian": search.BayesianOptimization}
-        tuner = kinds[args.tuner](hypermodel, objective, max_trials=args.trials, **common)
+    tuner_class, limit = {
+        "random": (search.RandomSearch, {"max_trials": args.trials}),
+        "bayesian": (search.BayesianOptimization, {"max_trials": args.trials}),
+        "hyperband": (search.Hyperband, {"max_epochs": args.epochs}),
+    }[args.tuner]
+    tuner = tuner_class(hypermodel, "val_accuracy", **limit, **common)
     tuner.search(x, y, validation_data=(x_val, y_val), epochs=args.epochs, batch_size=64)
 
     search.print_trials(tuner)
@@ -55,18 +56,26 @@ def main():
     print(f"test accuracy {model.evaluate(x_test, y_test, verbose=0)[1]:.4f}")
 
 
-def load_digits():
+def shifted(x):
+    """The images, and each of them moved by one pixel up, down, left and right."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, width = x.shape[1:3]
+    corners = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
+    return np.concatenate([padded[:, i : i + height, j : j + width] for i, j in corners])
+
+
+def load(folder, size):
+    """Images in [0, 1] and their classes: scikit-learn's digits, or those of a folder."""
+    import keras
     from sklearn import datasets
 
-    digits = datasets.load_digits()
-    return digits.images[..., None].astype("float32") / 16, digits.target
-
-
-def load_folder(keras, folder, size):
-    import numpy as np
-
+    if folder is None:
+        x, y = datasets.load_digits(return_X_y=True)
+        return x.reshape(-1, 8, 8, 1).astype("float32") / 16, y
     files = sorted(path for path in folder.glob("*/*") if path.is_file())
     names = sorted({path.parent.name for path in files})
+    if len(names) < 2:
+        raise SystemExit(f"{folder} must hold a folder of images for each of two or more classes")
     images = [keras.utils.load_img(path, target_size=(size, size)) for path in files]
     x = np.stack([keras.utils.img_to_array(image) for image in images]) / 255
     return x.astype("float32"), np.array([names.index(path.parent.name) for path in files])

@@ -70,6 +70,14 @@ class _BudgetTuner(keras_tuner.Tuner):
         self._progress = Progress(oracle)
         super().__init__(oracle=oracle, hypermodel=hypermodel, **kwargs)
 
+    def _build_hypermodel(self, hp):
+        model = super()._build_hypermodel(hp)
+        # A checkpoint holds the optimizer's state too, and only a built optimizer can take it:
+        # without this, Hyperband would begin each of its rounds with fresh moments.
+        if model.built and model.optimizer is not None:
+            model.optimizer.build(model.trainable_variables)
+        return model
+
     def search(self, *fit_args, verbose=1, **fit_kwargs):
         """Searches, as in KerasTuner.
 
@@ -92,18 +100,18 @@ class _BudgetTuner(keras_tuner.Tuner):
 
 
 class RandomSearch(keras_tuner.RandomSearch, _BudgetTuner):
-    """`keras_tuner.RandomSearch` within the budget of its hypermodel; the same arguments."""
+    """`keras_tuner.RandomSearch` within its hypermodel's budget; the same arguments."""
 
     oracle_class = _RandomSearchOracle
 
 
 class Hyperband(keras_tuner.Hyperband, _BudgetTuner):
-    """`keras_tuner.Hyperband` within the budget of its hypermodel; the same arguments."""
+    """`keras_tuner.Hyperband` within its hypermodel's budget; the same arguments."""
 
     oracle_class = _HyperbandOracle
 
 
 class BayesianOptimization(keras_tuner.BayesianOptimization, _BudgetTuner):
-    """`keras_tuner.BayesianOptimization` within the budget of its hypermodel; the same arguments."""
+    """`keras_tuner.BayesianOptimization` within its hypermodel's budget; the same arguments."""
 
     oracle_class = _BayesianOptimizationOracle

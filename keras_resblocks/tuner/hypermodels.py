@@ -94,9 +94,7 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         if excess:
             raise keras_tuner.errors.FailedTrialError(f"The candidate is over budget: {excess}")
         spec, options = self.candidate(hp)
-        model = create_model(
-            spec, input_shape=self.input_shape, classes=self.classes, **options
-        )
+        model = create_model(spec, input_shape=self.input_shape, classes=self.classes, **options)
         self.compile(hp, model)
         return model
 
