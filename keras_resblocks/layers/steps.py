@@ -31,6 +31,7 @@ class Conv:
         validation.positive_int("filters", self.filters)
         validation.divisor("groups", self.groups, "filters", self.filters)
         _check_windows(self, "kernel_size", "strides", "dilation_rate")
+        validation.strides_or_dilation(self.strides, self.dilation_rate)
 
     def overrides(self):
         """The options that differ from the owner's."""

@@ -26,6 +26,9 @@ _HEAD_OPTIONS = (
 )
 
 
+_classifier_activation = templates.Slot("classifier_activation", templates.activation.names)
+
+
 def list_models(pattern="*"):
     """The names that `create_model` knows and that match a glob, sorted.
 
@@ -83,6 +86,7 @@ def create_model(
     options = merge_options(spec, block_options)
     classes = validation.positive_int("classes", spec.classes if classes is None else classes)
     validation.one_of("pooling", pooling, (None, "avg", "max"))
+    _classifier_activation.get(classifier_activation)
     _check_weights(weights, include_top, classes)
     shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
     x, inputs = _inputs(shape, input_tensor)
@@ -120,7 +124,8 @@ def _inputs(shape, input_tensor):
         raise ValueError(
             f"`input_tensor` must be a Keras tensor. Received: input_tensor={input_tensor!r}"
         )
-    return input_tensor, keras.utils.get_source_inputs(input_tensor)
+    inputs = keras.utils.get_source_inputs(input_tensor)
+    return input_tensor, inputs[0] if len(inputs) == 1 else inputs
 
 
 def _layer(name, part, options):

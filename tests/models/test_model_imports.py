@@ -1,0 +1,52 @@
+"""What `import keras_resblocks` brings along: nothing that was not chosen."""
+
+import keras
+import pytest
+from helpers import BACKENDS, is_installed, run_python
+
+OPTIONAL = ("keras_tuner", "matplotlib", "sklearn", "scipy", "PIL", "pandas", "tensorboard")
+
+IMPORTS = """
+    import sys
+
+    import keras
+
+    before = set(sys.modules)
+    import keras_resblocks
+
+    print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+"""
+
+
+def test_import_adds_only_the_package_itself():
+    assert run_python(IMPORTS).split() == ["keras_resblocks"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_import_on_a_backend_adds_only_the_package_itself(backend):
+    if backend == keras.backend.backend() or not is_installed(backend):
+        pytest.skip("tested above, or not installed")
+    assert run_python(IMPORTS, backend=backend).split() == ["keras_resblocks"]
+
+
+def test_a_missing_optional_package_is_not_missed():
+    blocked = OPTIONAL + tuple(b for b in BACKENDS if b != keras.backend.backend())
+    run = run_python(
+        """
+        import sys
+
+        import keras
+
+        for name in sys.argv[1:]:  # from here on as if it were not installed
+            for module in [m for m in sys.modules if m.split(".")[0] == name]:
+                del sys.modules[module]
+            sys.modules[name] = None
+
+        import keras_resblocks as kr
+
+        spec = kr.ResNetSpec("residual", (1,), 4, input_shape=(8, 8, 3), classes=2)
+        print(kr.create_model(spec).output_shape, kr.cost("resnet50").trainable_params)
+        """,
+        *blocked,
+    )
+    assert run.strip() == "(None, 2) 25557032"
