@@ -7,7 +7,6 @@ import keras
 from keras_resblocks import validation
 from keras_resblocks.layers import templates
 
-
 # Of every Keras layer; the last two are among its keyword arguments.
 _LAYER_ARGUMENTS = {
     *inspect.signature(keras.layers.Layer.__init__).parameters,

@@ -45,12 +45,7 @@ class Template:
     def recipe(self, site):
         """The class and the config of the layer that `make` returns for `site`."""
         layer_class, config = self._recipe(site)
-        config = {**config, "dtype": site.dtype}
-        if "data_format" in config:
-            config["data_format"] = site.data_format
-        if config.get("axis") in (-1, [-1]):  # Keras's default, meant as "the channels"
-            config["axis"] = site.channel_axis
-        return layer_class, config
+        return layer_class, _placed({**config, "dtype": site.dtype}, site)
 
     def make(self, site, name, **overrides):
         """A new layer called `name`, with weights of its own."""
@@ -125,10 +120,10 @@ class Slot:
         return self.get(obj)
 
     def _from_layer(self, layer):
-        serialized = _without_build_config(keras.saving.serialize_keras_object(layer))
+        serialized = _without_history(keras.saving.serialize_keras_object(layer))
         if _contains_lambda(serialized):
             raise ValueError(self._no_lambda(layer))
-        layer_class, config = type(layer), _without_build_config(layer.get_config())
+        layer_class, config = type(layer), _without_history(layer.get_config())
         return Template(serialized, lambda site: (layer_class, config))
 
     def _from_function(self, function):
@@ -214,16 +209,36 @@ def _is_code(value):
     return isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
 
 
-def _without_build_config(config):
-    # A template that was built elsewhere must not build its copies to that shape.
+def _placed(config, site):
+    """The config of a layer, and of the layers inside it, fitted to the site."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_placed(value, site) for value in config)
+    if not isinstance(config, dict):
+        return config
+    config = {key: _placed(value, site) for key, value in config.items()}
+    if "dtype" in config and "batch_shape" not in config:  # an input has no policy
+        config["dtype"] = site.dtype
+    if "data_format" in config:
+        config["data_format"] = site.data_format
+    if config.get("axis") in (-1, [-1]):  # Keras's default, meant as "the channels"
+        config["axis"] = site.channel_axis
+    return config
+
+
+def _without_history(config):
+    # A template that was built elsewhere must not build its copies to that shape; and layers
+    # inside a template that Keras has seen before, while it saves or loads, are not to be shared.
     if isinstance(config, dict):
+        if "layers" in config and "input_layers" not in config:  # a Sequential
+            inner = [c for c in config["layers"] if c.get("class_name") != "InputLayer"]
+            config = {**config, "layers": inner}
         return {
-            key: _without_build_config(value)
+            key: _without_history(value)
             for key, value in config.items()
-            if key not in ("build_config", "build_input_shape")
+            if key not in ("build_config", "build_input_shape", "shared_object_id")
         }
     if isinstance(config, (list, tuple)):
-        return type(config)(map(_without_build_config, config))
+        return type(config)(map(_without_history, config))
     return config
 
 

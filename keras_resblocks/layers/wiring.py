@@ -64,5 +64,8 @@ class Scale:
 def _build(part, shape):
     if isinstance(part, keras.layers.Layer):
         part.build(shape)
-        return part.compute_output_shape(shape)
+        try:
+            return part.compute_output_shape(shape)
+        except NotImplementedError:  # as Keras allows: a symbolic call tells it as well
+            return part(keras.KerasTensor(shape)).shape
     return part.build(shape)
