@@ -394,7 +394,9 @@ def test_channels_first_is_channels_last_transposed(kind, rank, normalization):
         )
         x = random_array(shape_of(rank, spatial=spatial))
         y = to_numpy(first(np.moveaxis(x, -1, 1)))
-        assert_close(np.moveaxis(y, 1, -1), last(x))
+        # Of few channels that are nearly equal, a variance near zero magnifies rounding.
+        tolerance = 1e-4 if normalization == "layer" else 1e-5
+        assert_close(np.moveaxis(y, 1, -1), last(x), tolerance)
 
 
 def test_channels_first_trains():
