@@ -6,6 +6,7 @@ import math
 import re
 
 import keras
+import numpy as np
 
 import keras_resblocks as kr
 from keras_resblocks.layers import Conv, Pool
@@ -81,7 +82,7 @@ class Facts:
 def facts(name):
     """Builds the network called `name`, once, and measures it."""
     name_or_spec, arguments = NETWORKS[name]
-    model = kr.create_model(name_or_spec, **arguments)
+    model = quick_model(name_or_spec, **arguments)
     stage_params, stage_shapes = {}, {}
     for layer in model.layers:
         match = re.fullmatch(r"stage(\d+)_block\d+", layer.name)
@@ -99,6 +100,19 @@ def facts(name):
         stage_shapes=stage_shapes,
         output_shape=model.output_shape,
     )
+
+
+def quick_model(name_or_spec, **arguments):
+    """A network whose kernels are zero, for where their values do not matter or are replaced.
+
+    JAX compiles a random initializer for each shape.
+    """
+    return kr.create_model(name_or_spec, **{"kernel_initializer": "zeros", **arguments})
+
+
+def outputs_of(model, images):
+    """The outputs as an array; one compilation where JAX would compile each operation."""
+    return np.asarray(model.predict_on_batch(images), "float32")
 
 
 def count(weights):

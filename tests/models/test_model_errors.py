@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from networks import COURSE, TINY
+from networks import COURSE, TINY, quick_model
 
 import keras_resblocks as kr
 from keras_resblocks.layers import Conv, Pool, Subsample
@@ -11,7 +11,7 @@ SPEC = TINY["residual"]
 
 
 def create(model=SPEC, **arguments):
-    return lambda: kr.create_model(model, **arguments)
+    return lambda: quick_model(model, **arguments)
 
 
 def cost(model=SPEC, **arguments):
@@ -258,11 +258,11 @@ CASES = {
     ),
     "unknown padding": (create(padding="valid"), ["`padding`", "'same'", "padding='valid'"]),
     "arguments for a model that is built": (
-        lambda: kr.cost(kr.create_model(SPEC), classes=3),
+        lambda: kr.cost(quick_model(SPEC), classes=3),
         ["`model`", "no further arguments", "classes=3"],
     ),
     "options for a model that is built": (
-        lambda: kr.cost(kr.create_model(SPEC), activation="elu"),
+        lambda: kr.cost(quick_model(SPEC), activation="elu"),
         ["`model`", "no further arguments", "'activation': 'elu'"],
     ),
     "spec: unknown block": (
@@ -352,12 +352,12 @@ def test_bad_input_raises_what_was_expected_and_received(case):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50v2_keras", "googlenet", "resnet20_cifar"])
 def test_the_smallest_image_of_a_padded_network_is_a_pixel(name):
-    model = kr.create_model(name, input_shape=(1, 1, 3), classes=2)
+    model = quick_model(name, input_shape=(1, 1, 3), classes=2)
     assert model.output_shape == (None, 2)
 
 
 def test_the_smallest_image_of_the_course_network():
     # 37 pixels: 19 after the stem's convolution, 9 after its pool, then 9, 5, 3 and 2.
     with pytest.raises(ValueError, match="`input_shape`"):
-        kr.create_model(COURSE, input_shape=(36, 37, 3))
-    assert kr.create_model(COURSE, input_shape=(37, 37, 3)).output_shape == (None, 6)
+        quick_model(COURSE, input_shape=(36, 37, 3))
+    assert quick_model(COURSE, input_shape=(37, 37, 3)).output_shape == (None, 6)

@@ -6,9 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import random_array, to_numpy
-from networks import by_path
-
-import keras_resblocks as kr
+from networks import by_path, outputs_of, quick_model
 
 # The paths of keras.applications' weights, and ours.
 RENAMES = (
@@ -53,7 +51,7 @@ def random_value(weight, rng):
 def test_outputs_are_those_of_keras_applications(name, published, size):
     arguments = {"input_shape": (size, size, 3), "classes": 7, "classifier_activation": None}
     theirs = published(weights=None, **arguments)
-    ours = kr.create_model(name, **arguments)
+    ours = quick_model(name, **arguments)
     weights, rng = by_path(ours), np.random.default_rng(0)
     assert {our_path(weight.path) for weight in theirs.weights} == set(weights)
     for weight in theirs.weights:
@@ -62,7 +60,7 @@ def test_outputs_are_those_of_keras_applications(name, published, size):
         weights[our_path(weight.path)].assign(value)
 
     x = random_array((2, size, size, 3))
-    expected = to_numpy(theirs(x))
+    expected = outputs_of(theirs, x)
     assert np.ptp(expected, axis=0).min() > 0  # the images are told apart
-    error = np.abs(to_numpy(ours(x)) - expected).max() / np.abs(expected).max()
+    error = np.abs(outputs_of(ours, x) - expected).max() / np.abs(expected).max()
     assert error < 1e-4

@@ -1,13 +1,12 @@
 """Networks that are saved, and weights that come from a file."""
 
-import itertools
 import pathlib
 
 import keras
 import numpy as np
 import pytest
 from helpers import assert_close, random_array, randomize, run_python, to_numpy
-from networks import TINY
+from networks import TINY, outputs_of, quick_model
 
 import keras_resblocks as kr
 
@@ -25,6 +24,13 @@ VARIANTS = {
     },
 }
 
+RELOADED = (
+    ("bottleneck", "v2"),
+    ("inception", "v1"),
+    ("inception", "v2"),
+    ("residual", "v1"),
+)
+
 RELOAD = """
     import pathlib
     import sys
@@ -37,7 +43,7 @@ RELOAD = """
     for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
         model = keras.models.load_model(path)
         data = np.load(path.with_suffix(".npz"))
-        outputs = keras.ops.convert_to_numpy(model(data["x"]))
+        outputs = model.predict_on_batch(data["x"])
         np.testing.assert_allclose(outputs, data["y"], rtol=1e-5, atol=1e-5)
         losses = [float(keras.ops.convert_to_numpy(loss)) for loss in model.losses]
         np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
@@ -51,42 +57,42 @@ def images(model):
 
 def test_networks_reload_in_a_fresh_process(tmp_path):
     expected = []
-    for kind, variant in sorted(itertools.product(TINY, VARIANTS)):
+    for kind, variant in RELOADED:
         name = f"{kind}_{variant}"
-        model = randomize(kr.create_model(TINY[kind], name=name, **VARIANTS[variant]))
+        model = randomize(quick_model(TINY[kind], name=name, **VARIANTS[variant]))
         x = images(model)
         losses = [float(to_numpy(loss)) for loss in model.losses]
         assert losses
         model.save(tmp_path / f"{name}.keras")
-        np.savez(tmp_path / f"{name}.npz", x=x, y=to_numpy(model(x)), losses=losses)
+        np.savez(tmp_path / f"{name}.npz", x=x, y=outputs_of(model, x), losses=losses)
         expected.append(f"{name} {len(losses)} {kr.cost(model).params}")
     assert run_python(RELOAD, tmp_path).splitlines() == expected
 
 
 @tiny
 def test_a_network_is_cloned(kind):
-    model = kr.create_model(TINY[kind], **VARIANTS["v2"])
+    model = quick_model(TINY[kind], **VARIANTS["v2"])
     clone = keras.models.clone_model(model)
     assert [weight.path for weight in clone.weights] == [weight.path for weight in model.weights]
     clone.set_weights(randomize(model).get_weights())
-    assert_close(clone(images(model)), model(images(model)), 1e-6)
+    assert_close(outputs_of(clone, images(model)), outputs_of(model, images(model)), 1e-6)
 
 
 @tiny
 @pytest.mark.parametrize("as_path", [str, pathlib.Path])
 def test_weights_come_from_a_file(kind, as_path, tmp_path):
     path = as_path(tmp_path / "network.weights.h5")
-    model = randomize(kr.create_model(TINY[kind]))
+    model = randomize(quick_model(TINY[kind]))
     model.save_weights(path)
-    loaded = kr.create_model(TINY[kind], weights=path)
-    assert_close(loaded(images(model)), model(images(model)), 0)
+    loaded = quick_model(TINY[kind], weights=path)
+    assert_close(outputs_of(loaded, images(model)), outputs_of(model, images(model)), 0)
 
 
 def test_weights_of_another_network_do_not_load(tmp_path):
     path = tmp_path / "network.weights.h5"
-    kr.create_model(TINY["residual"]).save_weights(path)
+    quick_model(TINY["residual"]).save_weights(path)
     with pytest.raises(ValueError, match=r"shape|layers|variables"):
-        kr.create_model(TINY["residual"], weights=path, kernel_size=5)
+        quick_model(TINY["residual"], weights=path, kernel_size=5)
 
 
 def test_a_file_of_another_kind_does_not_load(tmp_path):
