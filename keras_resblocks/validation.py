@@ -59,9 +59,23 @@ def rate(argument, value):
 
 def finite_number(argument, value):
     """`value` as a `float` that is neither infinite nor NaN."""
+    return _number(argument, value, "finite", lambda number: True)
+
+
+def positive_number(argument, value):
+    """`value` as a finite `float` above 0."""
+    return _number(argument, value, "positive", lambda number: number > 0)
+
+
+def non_negative_number(argument, value):
+    """`value` as a finite `float` of 0 or more."""
+    return _number(argument, value, "non-negative", lambda number: number >= 0)
+
+
+def _number(argument, value, kind, accepts):
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not abs(value) < float("inf"):
-        raise ValueError(f"`{argument}` must be a finite number. Received: {argument}={value!r}")
+    if not number or not abs(value) < float("inf") or not accepts(value):
+        raise ValueError(f"`{argument}` must be a {kind} number. Received: {argument}={value!r}")
     return float(value)
 
 

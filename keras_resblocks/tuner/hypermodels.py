@@ -5,8 +5,8 @@ import itertools
 import keras
 import keras_tuner
 
-from keras_resblocks import validation
-from keras_resblocks.layers import Conv, Pool
+from keras_resblocks import layers, validation
+from keras_resblocks.layers import Conv, Pool, templates
 from keras_resblocks.models import ResNetSpec, cost, create_model
 from keras_resblocks.tuner.budget import Budget
 
@@ -78,13 +78,15 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         self.stem = validation.one_of("stem", stem, ("auto", "small", "large"))
         self.block_options = block_options
         self.options = {
-            "block": _values("blocks", blocks),
-            "depth": _values("depths", depths),
-            "width": _values("widths", widths),
-            "activation": _values("activations", activations),
-            "shortcut": _values("shortcuts", shortcuts),
-            "l2": _values("regularizers", regularizers),
-            "learning_rate": _values("learning_rates", learning_rates),
+            "block": _values("blocks", blocks, check=_block),
+            "depth": _values("depths", depths, check=validation.positive_int),
+            "width": _values("widths", widths, check=validation.positive_int),
+            "activation": _values("activations", activations, check=_activation),
+            "shortcut": _values("shortcuts", shortcuts, check=_shortcut),
+            "l2": _values("regularizers", regularizers, check=validation.non_negative_number),
+            "learning_rate": _values(
+                "learning_rates", learning_rates, check=validation.positive_number
+            ),
         }
         self._check_budget()
 
@@ -176,7 +178,19 @@ class ResNetHyperModel(keras_tuner.HyperModel):
             )
 
 
-def _values(argument, values):
+def _block(argument, value):
+    return validation.one_of(argument, value, ("residual", "bottleneck"))
+
+
+def _activation(argument, value):
+    return templates.activation.get(value)
+
+
+def _shortcut(argument, value):
+    return layers.shortcuts.get(value)
+
+
+def _values(argument, values, check):
     """The values of an option by the label that a hyperparameter shows for each."""
     if isinstance(values, (str, dict)) or not isinstance(values, (list, tuple)):
         values = (values,)
@@ -184,6 +198,7 @@ def _values(argument, values):
         raise ValueError(f"`{argument}` must not be empty. Received: {argument}={values!r}")
     labels = {}
     for value in values:
+        check(argument, value)
         plain = isinstance(value, (str, int, float))
         label = value if plain else getattr(value, "__name__", type(value).__name__)
         if label in labels:

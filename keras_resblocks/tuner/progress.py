@@ -46,11 +46,11 @@ class Progress:
         return f"{self.oracle.objective.name} {trial.score:.4f} in {took}"
 
     def _best(self):
-        best = self.oracle.get_best_trials(1)
-        if not best:
-            return "none completed yet"
-        number = self.oracle.start_order.index(best[0].trial_id) + 1
-        return f"best {best[0].score:.4f} (trial {number})"
+        best = next(iter(self.oracle.get_best_trials(1)), None)
+        if best is None or best.score is None:
+            return "no best yet"
+        number = self.oracle.start_order.index(best.trial_id) + 1
+        return f"best {best.score:.4f} (trial {number})"
 
 
 def _duration(seconds):
