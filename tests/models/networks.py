@@ -122,7 +122,12 @@ def count(weights):
 def all_layers(layer):
     """The layer and every layer inside it, found as attributes."""
     yield layer
-    inside = layer.layers if isinstance(layer, keras.Model) else vars(layer).values()
+    if isinstance(layer, keras.Model):
+        inside = layer.layers
+    elif keras.backend.backend() == "torch":  # a module keeps its children out of `vars`
+        inside = layer.children()
+    else:
+        inside = vars(layer).values()
     for child in inside:
         if isinstance(child, keras.layers.Layer):
             yield from all_layers(child)
