@@ -306,11 +306,21 @@ TEMPLATES = {
     "attention": ("squeeze_excite", "efficient_channel", kr.SqueezeExcite(2), None),
     "shortcut": ("projection_always", "avg_pool", "zero_pad", layers.Conv2D(4, 1), None),
 }
+
+
+def label(options):
+    """The options as text that is the same in every process."""
+    ((name, value),) = options.items()
+    if isinstance(value, layers.Layer):
+        value = type(value).__name__
+    return f"{name}={getattr(value, '__name__', value)}"
+
+
 PRECISION_CASES = [{name: value} for name, values in TEMPLATES.items() for value in values]
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("options", PRECISION_CASES, ids=str)
+@pytest.mark.parametrize("options", PRECISION_CASES, ids=label)
 def test_mixed_precision_reaches_every_part(policy, options):
     for preactivation in (False, True):
         block = kr.ResidualBlock(4, dtype=policy, preactivation=preactivation, **options)
