@@ -13,9 +13,7 @@ def main(size):
     print(f"the paper's: {cost(paper)}")
 
     # The same with batch normalization and ELU; the published form carries no weights to match.
-    modern = create_model(
-        "googlenet_bn", input_shape=(size, size, 1), classes=10, activation="elu"
-    )
+    modern = create_model("googlenet_bn", input_shape=(size, size, 1), classes=10, activation="elu")
     print(f"with batch normalization: {cost(modern)}")
 
     # One block of it in a model of your own: four paths, or whichever you list.

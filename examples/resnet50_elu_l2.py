@@ -41,7 +41,7 @@ def main(images, epochs):
     x, y = polygons(images)
     x_test, y_test = polygons(max(32, images // 5), seed=1)
     model.fit(x, y, epochs=epochs, batch_size=32, verbose=2)
-    loss, accuracy = model.evaluate(x_test, y_test, verbose=0)
+    _, accuracy = model.evaluate(x_test, y_test, verbose=0)
     print(f"test accuracy {accuracy:.4f}")
 
 
