@@ -1,7 +1,4 @@
-"""Search depths and widths of a residual network on real images, within a budget.
-
-Of scikit-learn's digits, 8x8 scans, or with --data of a folder that has one for each class.
-"""
+"""Search the depths and width of a residual network on real images, within a budget."""
 
 import argparse
 import os
@@ -9,15 +6,17 @@ import pathlib
 
 import numpy as np
 
+TUNERS = {"random": "RandomSearch", "hyperband": "Hyperband", "bayesian": "BayesianOptimization"}
+
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
-    parser.add_argument("--tuner", choices=("random", "hyperband", "bayesian"), default="random")
+    parser.add_argument("--tuner", choices=TUNERS, default="random")
     parser.add_argument("--trials", type=int, default=12, help="not for hyperband")
     parser.add_argument("--epochs", type=int, default=6, help="of a trial, at most")
     parser.add_argument("--max-params", type=int, default=100_000)
-    parser.add_argument("--data", type=pathlib.Path, help="folder of images, one folder a class")
+    parser.add_argument("--data", type=pathlib.Path, help="a folder for each class; else digits")
     parser.add_argument("--size", type=int, default=32, help="pixels to resize the images to")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("search_results"))
     parser.add_argument("--seed", type=int, default=1)
@@ -38,13 +37,10 @@ def main():
 
     space = dict(depths=(1, 2, 3), widths=(8, 12, 16), max_params=args.max_params)
     hypermodel = search.ResNetHyperModel(x.shape[1:], int(y.max()) + 1, **space)
+    hyperband = args.tuner == "hyperband"
+    limit = {"max_epochs": args.epochs} if hyperband else {"max_trials": args.trials}
     common = dict(seed=args.seed, directory=args.out, project_name=args.tuner, overwrite=True)
-    tuner_class, limit = {
-        "random": (search.RandomSearch, {"max_trials": args.trials}),
-        "bayesian": (search.BayesianOptimization, {"max_trials": args.trials}),
-        "hyperband": (search.Hyperband, {"max_epochs": args.epochs}),
-    }[args.tuner]
-    tuner = tuner_class(hypermodel, "val_accuracy", **limit, **common)
+    tuner = getattr(search, TUNERS[args.tuner])(hypermodel, "val_accuracy", **limit, **common)
     tuner.search(x, y, validation_data=(x_val, y_val), epochs=args.epochs, batch_size=64)
 
     search.print_trials(tuner)
@@ -52,16 +48,15 @@ def main():
     tuner.get_best_models(1)[0].save(args.out / "best.keras")
 
     model = keras.saving.load_model(args.out / "best.keras")
-    print(f"saved {args.out / 'best.keras'}: {model.count_params():,} parameters")
+    print(f"saved and loaded {args.out / 'best.keras'}: {model.count_params():,} parameters")
     print(f"test accuracy {model.evaluate(x_test, y_test, verbose=0)[1]:.4f}")
 
 
 def shifted(x):
     """The images, and each of them moved by one pixel up, down, left and right."""
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    height, width = x.shape[1:3]
+    padded, (h, w) = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), x.shape[1:3]
     corners = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
-    return np.concatenate([padded[:, i : i + height, j : j + width] for i, j in corners])
+    return np.concatenate([padded[:, i : i + h, j : j + w] for i, j in corners])
 
 
 def load(folder, size):
