@@ -46,7 +46,6 @@ def main():
     search.print_trials(tuner)
     search.plot_trials(tuner, args.out / "accuracy_against_parameters.png")
     tuner.get_best_models(1)[0].save(args.out / "best.keras")
-
     model = keras.saving.load_model(args.out / "best.keras")
     print(f"saved and loaded {args.out / 'best.keras'}: {model.count_params():,} parameters")
     print(f"test accuracy {model.evaluate(x_test, y_test, verbose=0)[1]:.4f}")
