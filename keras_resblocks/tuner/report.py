@@ -61,13 +61,12 @@ def plot_trials(tuner, path):
         tuner: whose search is over.
         path: of the image file, PNG by its suffix.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # without pyplot: no window, no global state
+    from matplotlib.ticker import EngFormatter
 
     objective = tuner.oracle.objective
     rows = [row for row in trial_rows(tuner) if row.score is not None]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for block in dict.fromkeys(row.values.get("block", "trial") for row in rows):
         chosen = [row for row in rows if row.values.get("block", "trial") == block]
@@ -77,6 +76,8 @@ def plot_trials(tuner, path):
             f" {row.number}", (row.cost.params, row.score), fontsize=8, va="center_baseline"
         )
     axes.set(xscale="log", xlabel="parameters", ylabel=objective.name)
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(EngFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)
