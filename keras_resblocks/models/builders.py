@@ -173,13 +173,7 @@ def merge_options(spec, block_options):
     """
     known = _known_options(BLOCKS[spec.block])
     given = {**spec.default_options(), **block_options}
-    for option in given:
-        if option not in known:
-            raise ValueError(
-                f"`{option}` is not an option of the model or of its blocks, which are "
-                f"{sorted(known)}.{validation.did_you_mean(option, known)} "
-                f"Received: {option}={given[option]!r}"
-            )
+    validation.known_arguments("the model and its blocks", given, known)
     options = {**known, **given}
     options["data_format"] = validation.one_of(
         "data_format",

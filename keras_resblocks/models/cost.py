@@ -216,8 +216,10 @@ def _template_cost(template, shape, options):
     if template is None:
         return Cost()
     data_format = options["data_format"]
-    layer_class, config = template.recipe(_site(shape, data_format))
-    formula = _FORMULAS.get(layer_class)
+    site = _site(shape, data_format)
+    layer_class, config = template.recipe(site)
+    is_per_channel = config.get("axis", site.channel_axis) == site.channel_axis
+    formula = _FORMULAS.get(layer_class) if is_per_channel else None
     counts = formula and formula(config, shape)
     if counts is None:
         layer, input_shape = _built(template, shape, data_format)
@@ -234,8 +236,6 @@ def _template_cost(template, shape, options):
 
 def _normalization(moments):
     def formula(config, shape):
-        if config.get("axis", -1) not in (-1, 1):  # what "the channels" became
-            return None
         per_channel = config.get("scale", True) + config.get("center", True)
         return per_channel * shape.channels, moments * shape.channels, 0
 

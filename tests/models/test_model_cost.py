@@ -306,3 +306,13 @@ def test_cost_of_a_model_with_a_network_inside():
     inputs = keras.Input((12, 10, 3))
     model = keras.Model(inputs, backbone(keras.layers.Rescaling(2.0)(inputs)))
     assert kr.cost(model) == kr.cost(backbone)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_cost_follows_a_normalization_along_another_axis(axis):
+    spec = kr.ResNetSpec("residual", (1,), 4, stem=(Conv(4, 3),), input_shape=(12, 10, 3))
+    options = {
+        "normalization": keras.layers.BatchNormalization(axis=axis),
+        "data_format": "channels_last",
+    }
+    assert kr.cost(spec, **options) == kr.cost(kr.create_model(spec, **options))
