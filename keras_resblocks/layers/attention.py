@@ -6,27 +6,16 @@ import keras
 
 from keras_resblocks import validation
 from keras_resblocks.layers import templates
-from keras_resblocks.layers.composite import Composite
+from keras_resblocks.layers.composite import KernelComposite
 from keras_resblocks.layers.wiring import Chain
 
 
-class _ChannelGate(Composite):
+class _ChannelGate(KernelComposite):
     """`output = input * gate(mean of the input over its spatial axes)`."""
 
-    def __init__(
-        self,
-        *,
-        gate_activation="sigmoid",
-        kernel_initializer="glorot_uniform",
-        kernel_regularizer=None,
-        kernel_constraint=None,
-        **options,
-    ):
+    def __init__(self, *, gate_activation="sigmoid", **options):
         super().__init__(**options)
         self.gate_activation = templates.activation.get(gate_activation)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
 
     def gate(self, means):
         """The gates in (0, 1) from the means, both of shape `(batch, channels)`."""
@@ -42,13 +31,7 @@ class _ChannelGate(Composite):
         return tuple(range(first, first + ndim - 2))
 
     def kernel_arguments(self):
-        return {
-            # From its config: one initializer object gives equal shapes equal values.
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": self.kernel_regularizer,
-            "kernel_constraint": self.kernel_constraint,
-            "dtype": self.dtype_policy.name,
-        }
+        return {**self.kernel_options(), "dtype": self.dtype_policy.name}
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -57,9 +40,6 @@ class _ChannelGate(Composite):
         return {
             **super().get_config(),
             "gate_activation": templates.serialize(self.gate_activation),
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
         }
 
 

@@ -129,6 +129,40 @@ class Composite(keras.layers.Layer):
         return {**super().get_config(), "data_format": self.data_format}
 
 
+class KernelComposite(Composite):
+    """A `Composite` whose sublayers have kernels, all of them with the same options."""
+
+    def __init__(
+        self,
+        *,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        kernel_constraint=None,
+        **options,
+    ):
+        super().__init__(**options)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+
+    def kernel_options(self):
+        """The options for a sublayer with a kernel."""
+        return {
+            # From its config: one initializer object gives equal shapes equal values.
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": self.kernel_regularizer,
+            "kernel_constraint": self.kernel_constraint,
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+        }
+
+
 def _freeze(layer):
     layer.trainable = False
     # On TensorFlow, setting `trainable` to the value it has does nothing, and so would not

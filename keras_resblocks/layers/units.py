@@ -6,11 +6,11 @@ import keras
 
 from keras_resblocks import validation
 from keras_resblocks.layers import steps, templates
-from keras_resblocks.layers.composite import Composite
+from keras_resblocks.layers.composite import Composite, KernelComposite
 from keras_resblocks.layers.wiring import Chain, Concatenation
 
 
-class ConvComposite(Composite):
+class ConvComposite(KernelComposite):
     """A `Composite` with the options of its convolutions, and units made with them.
 
     Args:
@@ -35,33 +35,18 @@ class ConvComposite(Composite):
         use_bias=None,
         kernel_initializer="he_normal",
         bias_initializer="zeros",
-        kernel_regularizer=None,
         bias_regularizer=None,
-        kernel_constraint=None,
         bias_constraint=None,
-        data_format=None,
-        **kwargs,
+        **options,
     ):
-        super().__init__(data_format=data_format, **kwargs)
+        super().__init__(kernel_initializer=kernel_initializer, **options)
         self.activation = templates.activation.get(activation)
         self.normalization = templates.normalization.get(normalization)
         self.padding = validation.one_of("padding", padding, self.paddings)
         self.use_bias = use_bias if use_bias is None else validation.boolean("use_bias", use_bias)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-
-    def kernel_options(self):
-        """The options that any kernel follows, that of a gate included."""
-        return {
-            # From its config: one initializer object gives equal shapes equal values.
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": self.kernel_regularizer,
-            "kernel_constraint": self.kernel_constraint,
-        }
 
     def unit_options(self):
         """The options for a unit, or for a layer that this one is made of."""
@@ -111,11 +96,8 @@ class ConvComposite(Composite):
             "normalization": templates.serialize(self.normalization),
             "padding": self.padding,
             "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
         }
 
