@@ -5,6 +5,7 @@ import keras
 from keras_resblocks import validation
 from keras_resblocks.layers import steps
 from keras_resblocks.layers.residual import Block
+from keras_resblocks.layers.templates import INHERIT
 
 _POOLS = {"max_pool": "max", "avg_pool": "avg"}
 
@@ -14,21 +15,27 @@ class InceptionBlock(Block):
     """Branches of convolutions and poolings on one input, concatenated along the channels.
 
     `output = concat(branch(input) for each branch)`, or with a shortcut (Inception-ResNet)
-    `output = activation(residual_scale * concat(...) + shortcut(input))`.
+    `output = activation(residual_scale * concat(...) + shortcut(input))`; with `filters`, a
+    linear 1x1 convolution follows the concatenation.
 
     Args:
         branches: a list of branches, each a list of steps. A step is `(filters, kernel_size)`,
             an integer (a 1x1 convolution), `"max_pool"`, `"avg_pool"` (3x3) or a list of
             branches (a split inside the branch, concatenated).
         strides: on each branch's last spatial step, or its last step if none is spatial.
+        filters: output channels of a linear 1x1 convolution without normalization after the
+            concatenation; None, the default, for no such convolution.
         shortcut: as in `ResidualBlock`; None, the default, for none.
         residual_scale: what the branches are multiplied by before the sum.
+        padding: also `"valid"`: the strided steps pad nothing (and the others do, to keep the
+            size), as in Inception-v3's reductions.
         groups, dilation_rate: of the convolutions larger than 1x1.
         **options: as in `ResidualBlock`. With a shortcut or `preactivation=True`, no activation
-            follows the last convolutions of the branches.
+            follows what comes last: the 1x1 convolution, or else the branches' last ones.
 
     Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
-    first. Output shape: `(batch, *ceil(spatial / strides), sum of the branches' channels)`.
+    first. Output shape: `(batch, *ceil(spatial / strides), sum of the branches' channels)`, or
+    `filters` channels.
 
     Example:
 
@@ -37,16 +44,30 @@ class InceptionBlock(Block):
     (None, 28, 28, 256)
 
     References: Szegedy et al. 2015, "Going Deeper with Convolutions", section 4; 2017,
-    "Inception-v4, Inception-ResNet", sections 3.2 and 3.3, for `shortcut` and `residual_scale`.
+    "Inception-v4, Inception-ResNet", sections 3.2 and 3.3, for `filters`, `shortcut` and
+    `residual_scale`.
     """
 
-    def __init__(self, branches, strides=1, *, shortcut=None, residual_scale=1.0, **options):
-        super().__init__(strides, shortcut=shortcut, **options)
+    paddings = ("symmetric", "same", "valid")
+
+    def __init__(
+        self,
+        branches,
+        strides=1,
+        *,
+        filters=None,
+        shortcut=None,
+        residual_scale=1.0,
+        padding="symmetric",
+        **options,
+    ):
+        super().__init__(strides, shortcut=shortcut, padding=padding, **options)
         self.branches = read_branches(branches)
+        self.filters = filters if filters is None else validation.positive_int("filters", filters)
         self.residual_scale = validation.finite_number("residual_scale", residual_scale)
         for filters in _grouped_filters(self.branches):
             validation.divisor("groups", self.groups, "filters", filters)
-        if self.zero_init_residual and _ends_in_pool(self.branches):
+        if self.zero_init_residual and filters is None and _ends_in_pool(self.branches):
             raise ValueError(
                 "`zero_init_residual=True` needs branches that end in a convolution. "
                 f"Received: branches={branches!r}"
@@ -68,20 +89,29 @@ class InceptionBlock(Block):
         return cls(branches_v1(conv1x1, conv3x3, conv5x5, pool_projection), **options)
 
     @staticmethod
-    def branch_steps(branches, strides=1, *, groups=1, dilation_rate=1):
+    def branch_steps(branches, strides=1, *, filters=None, groups=1, padding="symmetric"):
         """The branch as data; the arguments are the block's."""
-        split = _split(branches, groups, dilation_rate)
-        return steps.with_strides((split,), strides)
+        inner_padding = "symmetric" if padding == "valid" else INHERIT
+        split = _split(branches, groups, inner_padding)
+        branch = steps.with_strides((split,), strides, padding=INHERIT)
+        if filters is None:
+            return branch
+        return (*branch, steps.Conv(filters, activation=None, normalization=None))
 
     def branch(self):
         return self.branch_steps(
-            self.branches, self.strides, groups=self.groups, dilation_rate=self.dilation_rate
+            self.branches,
+            self.strides,
+            filters=self.filters,
+            groups=self.groups,
+            padding=self.padding,
         )
 
     def get_config(self):
         return {
             **super().get_config(),
             "branches": self.branches,
+            "filters": self.filters,
             "residual_scale": self.residual_scale,
         }
 
@@ -149,16 +179,16 @@ def _is_split(step):
     return isinstance(step, tuple) and isinstance(step[0], tuple)
 
 
-def _split(branches, groups, dilation_rate):
+def _split(branches, groups, padding):
     def to_step(step):
         if _is_split(step):
-            return _split(step, groups, dilation_rate)
+            return _split(step, groups, padding)
         if step in _POOLS:
-            return steps.Pool(_POOLS[step])
+            return steps.Pool(_POOLS[step], padding=padding)
         filters, kernel_size = step if isinstance(step, tuple) else (step, 1)
         if not validation.exceeds_one(kernel_size):
-            return steps.Conv(filters, kernel_size)
-        return steps.Conv(filters, kernel_size, groups=groups, dilation_rate=dilation_rate)
+            return steps.Conv(filters, kernel_size, padding=padding)
+        return steps.Conv(filters, kernel_size, groups=groups, padding=padding)
 
     return steps.Split(tuple(tuple(map(to_step, branch)) for branch in branches))
 

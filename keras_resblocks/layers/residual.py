@@ -9,8 +9,13 @@ from keras_resblocks import validation
 from keras_resblocks.layers import attention as attentions
 from keras_resblocks.layers import shortcuts, steps, templates
 from keras_resblocks.layers.stochastic_depth import StochasticDepth
-from keras_resblocks.layers.units import ConvComposite, window_output
+from keras_resblocks.layers.units import ConvComposite, branch_output
 from keras_resblocks.layers.wiring import Chain, Scale
+
+
+exit_activations = templates.Slot(
+    "exit_activation", templates.activation.names, inheritable=True
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +25,25 @@ class Plan:
     entry: bool  # whether normalization and activation come first
     branch: tuple
     shortcut: tuple | None  # None: there is no sum
-    exit: bool  # whether an activation follows the sum
-    filters: int  # channels of the output
+    exit: templates.Template | None  # the activation that follows the sum
 
 
-def plan_block(branch, policy, *, channels, strides, preactivation=False, zero_init=False):
-    """The `Plan` of a block with this branch and shortcut policy.
+def plan_block(
+    branch,
+    channels,
+    *,
+    strides,
+    shortcut,
+    preactivation,
+    activation,
+    exit_activation=templates.INHERIT,
+    dilation_rate=1,
+    atrous=False,
+    zero_init_residual=False,
+):
+    """The `Plan` of a block with this branch for this number of input channels.
+
+    The other arguments are the block's.
 
     Post-activation (v1) and pre-activation (v2) are one sequence, shifted by a phase:
 
@@ -35,17 +53,20 @@ def plan_block(branch, policy, *, channels, strides, preactivation=False, zero_i
     | pre-activation | Norm Act | Conv Norm Act ... | Conv | |
     """
     filters = steps.output_channels(branch, channels)
-    is_sum = policy is not None
+    is_sum = shortcut is not None
     if is_sum or preactivation:
-        branch = steps.with_linear_end(branch, preactivation, zero_init)
+        branch = steps.with_linear_end(branch, preactivation, zero_init_residual)
+    bypass = None
+    if is_sum:
+        bypass = _shortcut_steps(shortcut, channels, filters, strides, preactivation)
+        bypass = steps.with_dilation(bypass, dilation_rate, atrous) if atrous else bypass
+    if exit_activation == templates.INHERIT:
+        exit_activation = activation if is_sum and not preactivation else None
     return Plan(
         entry=preactivation,
-        branch=branch,
-        shortcut=_shortcut_steps(policy, channels, filters, strides, preactivation)
-        if is_sum
-        else None,
-        exit=is_sum and not preactivation,
-        filters=filters,
+        branch=steps.with_dilation(branch, dilation_rate, atrous),
+        shortcut=bypass,
+        exit=exit_activation,
     )
 
 
@@ -53,7 +74,7 @@ def _shortcut_steps(policy, channels, filters, strides, preactivation):
     def fitted(step):
         if not isinstance(step, steps.STEPS):
             return shortcuts.layer_template(step)
-        if preactivation and isinstance(step, steps.Conv) and step.normalization == steps.INHERIT:
+        if preactivation and isinstance(step, steps.Conv) and step.normalization == templates.INHERIT:
             return dataclasses.replace(step, normalization=None)
         return step
 
@@ -77,6 +98,11 @@ class Block(ConvComposite):
         drop_path_rate: probability in [0, 1) to drop a sample's branch in training.
         groups: number of groups of channels that the spatial convolutions treat separately.
         dilation_rate: of the spatial convolutions.
+        atrous: whether to dilate instead of striding: the output keeps the input's resolution,
+            and at every `strides`-th position it is what the strided block computes (Chen et
+            al. 2017, "Rethinking Atrous Convolution", section 3.1).
+        exit_activation: what follows the sum: by default (`"inherit"`) the `activation` in a
+            post-activation block with a shortcut, else nothing; or as `activation`.
         zero_init_residual: whether the branch starts as zero, so that the block starts as its
             shortcut: by a zero gamma, or a zero kernel where no normalization ends the branch.
         **options: as of `ConvComposite`.
@@ -94,6 +120,8 @@ class Block(ConvComposite):
         drop_path_rate=0.0,
         groups=1,
         dilation_rate=1,
+        atrous=False,
+        exit_activation=templates.INHERIT,
         zero_init_residual=False,
         **options,
     ):
@@ -106,7 +134,10 @@ class Block(ConvComposite):
         self.drop_path_rate = validation.rate("drop_path_rate", drop_path_rate)
         self.groups = validation.positive_int("groups", groups)
         self.dilation_rate = validation.positive_ints("dilation_rate", dilation_rate)
-        validation.strides_or_dilation(self.strides, self.dilation_rate)
+        self.atrous = validation.boolean("atrous", atrous)
+        if not self.atrous:
+            validation.strides_or_dilation(self.strides, self.dilation_rate)
+        self.exit_activation = exit_activations.get(exit_activation)
         self.zero_init_residual = validation.boolean("zero_init_residual", zero_init_residual)
         if self.shortcut_policy is None and (self.zero_init_residual or self.drop_path_rate):
             raise ValueError(
@@ -123,11 +154,15 @@ class Block(ConvComposite):
         """The `Plan` for an input of that many channels."""
         return plan_block(
             self.branch(),
-            self.shortcut_policy,
-            channels=channels,
+            channels,
             strides=self.strides,
+            shortcut=self.shortcut_policy,
             preactivation=self.preactivation,
-            zero_init=self.zero_init_residual,
+            activation=self.activation,
+            exit_activation=self.exit_activation,
+            dilation_rate=self.dilation_rate,
+            atrous=self.atrous,
+            zero_init_residual=self.zero_init_residual,
         )
 
     def compose(self, input_shape):
@@ -151,9 +186,7 @@ class Block(ConvComposite):
             ]
         )
         self.bypass = self.add_steps(plan.shortcut or (), before, "shortcut_", last="shortcut")
-        self.exit = Chain(
-            [self.add_copy(self.activation, "exit_act", after) if plan.exit else None]
-        )
+        self.exit = Chain([self.add_copy(plan.exit, "exit_act", after)])
         self._build_chains(input_shape, output_shape)
 
         self.bypass_source = _the_activated if self.bypass.has_weights() else _the_inputs
@@ -184,8 +217,10 @@ class Block(ConvComposite):
         return self.exit(self.merge(residual, shortcut))
 
     def compute_output_shape(self, input_shape):
-        spatial = window_output(self.spatial_shape(input_shape), 1, self.strides, "same")
-        filters = steps.output_channels(self.branch(), self.channels(input_shape))
+        channels = self.channels(input_shape)
+        branch = steps.with_dilation(self.branch(), self.dilation_rate, self.atrous)
+        spatial = branch_output(branch, self.spatial_shape(input_shape), self.padding)
+        filters = steps.output_channels(branch, channels)
         return self.full_shape(input_shape[0], spatial, filters)
 
     def get_config(self):
@@ -198,6 +233,8 @@ class Block(ConvComposite):
             "drop_path_rate": self.drop_path_rate,
             "groups": self.groups,
             "dilation_rate": self.dilation_rate,
+            "atrous": self.atrous,
+            "exit_activation": templates.serialize(self.exit_activation),
             "zero_init_residual": self.zero_init_residual,
         }
 
@@ -270,18 +307,14 @@ class ResidualBlock(Block):
         validation.divisor("groups", self.groups, "filters", self.filters)
 
     @staticmethod
-    def branch_steps(filters, strides=1, *, kernel_size=3, groups=1, dilation_rate=1):
+    def branch_steps(filters, strides=1, *, kernel_size=3, groups=1):
         """The branch as data; the arguments are the block's."""
-        spatial = steps.Conv(filters, kernel_size, groups=groups, dilation_rate=dilation_rate)
+        spatial = steps.Conv(filters, kernel_size, groups=groups)
         return (dataclasses.replace(spatial, strides=strides), spatial)
 
     def branch(self):
         return self.branch_steps(
-            self.filters,
-            self.strides,
-            kernel_size=self.kernel_size,
-            groups=self.groups,
-            dilation_rate=self.dilation_rate,
+            self.filters, self.strides, kernel_size=self.kernel_size, groups=self.groups
         )
 
     def get_config(self):
@@ -332,7 +365,6 @@ class BottleneckBlock(Block):
         *,
         kernel_size=3,
         groups=1,
-        dilation_rate=1,
         expansion=4,
         stride_in_1x1=False,
     ):
@@ -344,7 +376,6 @@ class BottleneckBlock(Block):
                 kernel_size,
                 1 if stride_in_1x1 else strides,
                 groups=groups,
-                dilation_rate=dilation_rate,
             ),
             steps.Conv(expansion * filters, 1),
         )
@@ -355,7 +386,6 @@ class BottleneckBlock(Block):
             self.strides,
             kernel_size=self.kernel_size,
             groups=self.groups,
-            dilation_rate=self.dilation_rate,
             expansion=self.expansion,
             stride_in_1x1=self.stride_in_1x1,
         )

@@ -9,7 +9,8 @@ import keras
 
 from keras_resblocks import validation
 from keras_resblocks.layers import templates
-from keras_resblocks.layers.steps import INHERIT, Conv, Pool, Subsample
+from keras_resblocks.layers.steps import Conv, Pool, Subsample
+from keras_resblocks.layers.templates import INHERIT
 from keras_resblocks.validation import exceeds_one
 
 
@@ -100,14 +101,15 @@ class ZeroPadShortcut(Shortcut):
         return (Subsample(filters, strides),)
 
 
+_normalization = templates.Slot(
+    "normalization", templates.normalization.names, inheritable=True
+)
+
+
 class _ConvolutionShortcut(Shortcut):
     def __init__(self, *, use_bias=INHERIT, normalization=INHERIT):
         self.use_bias = validation.one_of("use_bias", use_bias, (INHERIT, None, True, False))
-        self.normalization = (
-            normalization
-            if normalization == INHERIT
-            else templates.normalization.get(normalization)
-        )
+        self.normalization = _normalization.get(normalization)
 
     def convolution(self, filters, strides=1, **options):
         return super().convolution(
@@ -115,10 +117,9 @@ class _ConvolutionShortcut(Shortcut):
         )
 
     def get_config(self):
-        inherited = self.normalization == INHERIT
         return {
             "use_bias": self.use_bias,
-            "normalization": INHERIT if inherited else templates.serialize(self.normalization),
+            "normalization": templates.serialize(self.normalization),
         }
 
 

@@ -7,9 +7,8 @@ steps; `units.make_layer` turns a step into a layer, and `models.cost` into numb
 import dataclasses
 
 from keras_resblocks import validation
+from keras_resblocks.layers.templates import INHERIT
 from keras_resblocks.validation import exceeds_one
-
-INHERIT = "inherit"  # as the block's own option says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """A `"max"` or `"avg"` pooling over a window."""
+    """A `"max"` or `"avg"` pooling over a window; see `Pooling` for the paddings."""
 
     kind: str
     pool_size: int | tuple = 3
@@ -109,16 +108,65 @@ def is_spatial(step):
     return isinstance(step, Pool) or exceeds_one(step.kernel_size)
 
 
-def with_strides(branch, strides):
-    """The branch with `strides` on its last spatial step, or on its last step if none is."""
+def with_dilation(branch, rate, atrous=False):
+    """The branch with its windows spread by `rate`; with `atrous` also dilated, not strided.
+
+    An atrous branch keeps the resolution: what comes after a strided step is dilated by those
+    strides instead, so that at every `strides`-th position the result is the strided branch's.
+    Poolings lose their strides and keep their window.
+    """
+    if not (atrous or exceeds_one(rate)):
+        return branch
+    dilated = []
+    for step in branch:
+        if isinstance(step, STEPS):  # a shortcut may have layers, which stay what they are
+            dilated.append(_dilated(step, rate, atrous))
+            rate = _times(rate, step_strides(step)) if atrous else rate
+        else:
+            dilated.append(step)
+    return tuple(dilated)
+
+
+def _dilated(step, rate, atrous):
+    if isinstance(step, Split):
+        return Split(tuple(with_dilation(inner, rate, atrous) for inner in step.branches))
+    changes = {"strides": 1} if atrous else {}
+    if isinstance(step, Conv) and exceeds_one(step.kernel_size):
+        changes["dilation_rate"] = rate
+    return dataclasses.replace(step, **changes)
+
+
+def step_strides(step):
+    """The strides of a step; of a split, those of its first branch, as of any."""
+    if isinstance(step, Split):
+        strides = 1
+        for inner in step.branches[0]:
+            strides = _times(strides, step_strides(inner))
+        return strides
+    return step.strides
+
+
+def _times(a, b):
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        rank = len(a if isinstance(a, tuple) else b)
+        pairs = zip(validation.per_axis("", a, rank), validation.per_axis("", b, rank))
+        return tuple(x * y for x, y in pairs)
+    return a * b
+
+
+def with_strides(branch, strides, **changes):
+    """The branch with `strides` on its last spatial step, or on its last step if none is.
+
+    `changes` are other fields to replace there.
+    """
     if not exceeds_one(strides):
         return branch
     index = max((i for i, step in enumerate(branch) if is_spatial(step)), default=len(branch) - 1)
     step = branch[index]
     if isinstance(step, Split):
-        step = Split(tuple(with_strides(inner, strides) for inner in step.branches))
+        step = Split(tuple(with_strides(inner, strides, **changes) for inner in step.branches))
     else:
-        step = dataclasses.replace(step, strides=strides)
+        step = dataclasses.replace(step, strides=strides, **changes)
     return (*branch[:index], step, *branch[index + 1 :])
 
 

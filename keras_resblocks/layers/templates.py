@@ -15,6 +15,9 @@ import keras
 from keras_resblocks import validation
 
 
+INHERIT = "inherit"  # as the owner's own option says
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
     """The place that a copy of a template is made for."""
@@ -70,11 +73,13 @@ class Slot:
     Args:
         argument: name of the argument, for messages.
         names: dict of name to either a function of one tensor, or a recipe made by `named`.
+        inheritable: whether `"inherit"` stands for the owner's own; it stays as it is.
     """
 
-    def __init__(self, argument, names):
+    def __init__(self, argument, names, inheritable=False):
         self.argument = argument
         self.names = names
+        self.inheritable = inheritable
 
     def get(self, identifier):
         """The `Template` of None, a name, a function, a config dict or a Keras layer.
@@ -84,6 +89,8 @@ class Slot:
         """
         if identifier is None or isinstance(identifier, Template):
             return identifier
+        if self.inheritable and identifier == INHERIT:
+            return INHERIT
         if isinstance(identifier, str):
             return self._from_name(identifier)
         if isinstance(identifier, dict):
@@ -178,8 +185,8 @@ class _LayerNormalizationOfAxis1(keras.layers.LayerNormalization):
 
 
 def serialize(template):
-    """The JSON form of a template or None, for `get_config`."""
-    return None if template is None else template.config
+    """The JSON form of a template, None or `"inherit"`, for `get_config`."""
+    return template.config if isinstance(template, Template) else template
 
 
 @dataclasses.dataclass(frozen=True)

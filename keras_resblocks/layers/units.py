@@ -277,14 +277,19 @@ class Pooling(Composite):
     Args:
         kind: `"max"` or `"avg"`.
         pool_size, strides: an integer, or one for each spatial axis.
-        padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`.
+        padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`; or `"ceil"`, as
+            `"valid"` but for a last window that reaches past the end, so that every position is
+            in one (PyTorch's `ceil_mode`).
         pad_value: a number to take the padding into account with, as keras.applications'
             ResNetV2 pads a maximum with zeros; only for `padding="symmetric"`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)`, or channels first.
-    Output shape: `(batch, *ceil(spatial / strides), channels)` unless `padding="valid"`.
+    Output shape: `(batch, *ceil(spatial / strides), channels)` unless `padding` is `"valid"`
+    or `"ceil"`.
     """
+
+    paddings = ("symmetric", "same", "valid", "ceil")
 
     def __init__(
         self, kind, pool_size=3, strides=1, *, padding="symmetric", pad_value=None, **options
@@ -293,7 +298,7 @@ class Pooling(Composite):
         self.kind = validation.one_of("kind", kind, ("max", "avg"))
         self.pool_size = validation.positive_ints("pool_size", pool_size)
         self.strides = validation.positive_ints("strides", strides)
-        self.padding = validation.one_of("padding", padding, ConvUnit.paddings)
+        self.padding = validation.one_of("padding", padding, self.paddings)
         if pad_value is not None and self.padding != "symmetric":
             raise ValueError(
                 '`pad_value` needs `padding="symmetric"`. '
@@ -304,17 +309,22 @@ class Pooling(Composite):
     def compose(self, input_shape):
         rank = len(input_shape) - 2
         pool_size = validation.per_axis("pool_size", self.pool_size, rank)
+        strides = validation.per_axis("strides", self.strides, rank)
         self.compute_output_shape(input_shape)  # raises where the window does not fit
         pool = functools.partial(
             keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
             pool_size=pool_size,
-            strides=validation.per_axis("strides", self.strides, rank),
+            strides=strides,
             padding="same" if self.padding == "same" else "valid",
             data_format=self.data_format,
         )
-        if self.padding == "symmetric" and validation.exceeds_one(self.pool_size):
+        amounts = {
+            "symmetric": tuple(map(symmetric_padding, pool_size)),
+            "ceil": tuple((0, step - 1) for step in strides),
+        }.get(self.padding, ())
+        if any(map(any, amounts)):
             neutral = -float("inf") if self.kind == "max" else 0.0
-            widths = self.full_shape((0, 0), map(symmetric_padding, pool_size), (0, 0))
+            widths = self.full_shape((0, 0), amounts, (0, 0))
             pool = _after_padding(
                 pool, widths, neutral if self.pad_value is None else self.pad_value
             )
@@ -387,6 +397,36 @@ def symmetric_padding(size):
     return (size - 1) // 2, size // 2
 
 
+def branch_output(branch, spatial, padding):
+    """The spatial shape after the steps of a branch.
+
+    Raises:
+        ValueError: if a window does not fit, or branches of a split lead to different sizes.
+    """
+    for step in branch:
+        if isinstance(step, steps.Split):
+            sizes = {branch_output(inner, spatial, padding) for inner in step.branches}
+            if len(sizes) > 1:
+                raise ValueError(
+                    "The branches must lead to equal spatial sizes. "
+                    f"Received: {sorted(sizes, key=str)} from {tuple(spatial)}"
+                )
+            (spatial,) = sizes
+        else:
+            spatial = step_output(step, spatial, padding)
+    return spatial
+
+
+def step_output(step, spatial, padding):
+    """The spatial shape after a `Conv`, `Pool` or `Subsample` step; `padding` is its owner's."""
+    if isinstance(step, steps.Subsample):
+        return window_output(spatial, 1, step.strides, "valid")
+    padding = padding if step.padding == steps.INHERIT else step.padding
+    if isinstance(step, steps.Pool):
+        return window_output(spatial, step.pool_size, step.strides, padding)
+    return window_output(spatial, step.kernel_size, step.strides, padding, step.dilation_rate)
+
+
 def window_output(spatial, size, strides, padding, dilation_rate=1):
     """The spatial shape after a convolution or pooling; None where it is not known.
 
@@ -397,7 +437,15 @@ def window_output(spatial, size, strides, padding, dilation_rate=1):
     sizes = validation.per_axis("kernel_size", size, rank)
     dilation_rates = validation.per_axis("dilation_rate", dilation_rate, rank)
     strides = validation.per_axis("strides", strides, rank)
-    reach = [rate * (k - 1) if padding == "valid" else 0 for k, rate in zip(sizes, dilation_rates)]
+    if padding == "ceil" and any(s > k for k, s in zip(sizes, strides)):
+        raise ValueError(
+            '`padding="ceil"` needs windows that are no smaller than the strides. '
+            f"Received: pool_size={sizes}, strides={strides}"
+        )
+    reach = [
+        {"valid": rate * (k - 1), "ceil": k - s}.get(padding, 0)
+        for k, rate, s in zip(sizes, dilation_rates, strides)
+    ]
     if any(n is not None and n <= r for n, r in zip(spatial, reach)):
         raise ValueError(
             f"`input_shape` must be larger: a window of {sizes} without padding does not fit. "

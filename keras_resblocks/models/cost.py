@@ -13,7 +13,7 @@ from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.attention import adaptive_kernel_size
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.residual import Block, plan_block
-from keras_resblocks.layers.units import rank_layer, window_output
+from keras_resblocks.layers.units import rank_layer, step_output, window_output
 from keras_resblocks.models.builders import check_input_shape, merge_options
 from keras_resblocks.models.specs import BLOCKS, BlockCall, get_spec
 
@@ -124,14 +124,11 @@ def _select(options, names):
     return {name: options[name] for name in names if name in options}
 
 
+_PLAN_ARGUMENTS = tuple(inspect.signature(plan_block).parameters)[2:]
+
+
 def _block_cost(branch, shape, options):
-    plan = plan_block(
-        branch,
-        options["shortcut"],
-        channels=shape.channels,
-        strides=options["strides"],
-        preactivation=options["preactivation"],
-    )
+    plan = plan_block(branch, shape.channels, **_select(options, _PLAN_ARGUMENTS))
     total = Cost()
     if plan.entry:
         total += _template_cost(options["normalization"], shape, options)
@@ -139,8 +136,7 @@ def _block_cost(branch, shape, options):
     branch_cost, output = _branch_cost(plan.branch, shape, options)
     total += branch_cost + _branch_cost(plan.shortcut or (), shape, options)[0]
     total += _template_cost(options["attention"], output, options)
-    if plan.exit:
-        total += _template_cost(options["activation"], output, options)
+    total += _template_cost(plan.exit, output, options)
     return total, output
 
 
@@ -161,9 +157,7 @@ def _step_cost(step, shape, options):
 @_step_cost.register
 def _(step: steps.Conv, shape, options):
     options = {**options, **step.overrides()}
-    spatial = window_output(
-        shape.spatial, step.kernel_size, step.strides, options["padding"], step.dilation_rate
-    )
+    spatial = step_output(step, shape.spatial, options["padding"])
     output = _Shape(spatial, step.filters)
     validation.divisor("groups", step.groups, "input channels", shape.channels)
     window = math.prod(validation.per_axis("kernel_size", step.kernel_size, len(spatial)))
@@ -186,15 +180,12 @@ def _(step: steps.Conv, shape, options):
 
 @_step_cost.register
 def _(step: steps.Pool, shape, options):
-    padding = options["padding"] if step.padding == steps.INHERIT else step.padding
-    spatial = window_output(shape.spatial, step.pool_size, step.strides, padding)
-    return Cost(), _Shape(spatial, shape.channels)
+    return Cost(), _Shape(step_output(step, shape.spatial, options["padding"]), shape.channels)
 
 
 @_step_cost.register
 def _(step: steps.Subsample, shape, options):
-    spatial = window_output(shape.spatial, 1, step.strides, "valid")
-    return Cost(), _Shape(spatial, step.filters)
+    return Cost(), _Shape(step_output(step, shape.spatial, options["padding"]), step.filters)
 
 
 @_step_cost.register
