@@ -1,5 +1,12 @@
 """Residual and inception blocks for Keras 3, and the networks built from them."""
 
+from keras_resblocks.checkpoints import (
+    list_weights,
+    load_keras_weights,
+    load_torch_weights,
+    preprocessing,
+    to_torch_state_dict,
+)
 from keras_resblocks.layers import (
     BottleneckBlock,
     EfficientChannelAttention,
@@ -20,6 +27,7 @@ from keras_resblocks.models import (
     ResNetSpec,
     cost,
     create_model,
+    features,
     list_models,
 )
 
@@ -42,6 +50,12 @@ __all__ = [
     "StochasticDepth",
     "cost",
     "create_model",
+    "features",
     "list_models",
+    "list_weights",
+    "load_keras_weights",
+    "load_torch_weights",
+    "preprocessing",
     "shortcuts",
+    "to_torch_state_dict",
 ]

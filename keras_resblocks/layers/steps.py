@@ -54,6 +54,16 @@ class Pool:
 
 
 @dataclasses.dataclass(frozen=True)
+class AdaptivePool:
+    """An average pooling to `output_size` positions, whatever the size before it."""
+
+    output_size: int | tuple
+
+    def __post_init__(self):
+        _check_windows(self, "output_size")
+
+
+@dataclasses.dataclass(frozen=True)
 class Subsample:
     """Every `strides`-th position, the channels padded with zeros up to `filters`."""
 
@@ -96,7 +106,7 @@ def output_channels(branch, channels):
     for step in branch:
         if isinstance(step, Split):
             channels = sum(output_channels(inner, channels) for inner in step.branches)
-        elif not isinstance(step, Pool):
+        elif isinstance(step, (Conv, Subsample)):
             channels = step.filters
     return channels
 
@@ -121,7 +131,7 @@ def with_dilation(branch, rate, atrous=False):
     for step in branch:
         if isinstance(step, STEPS):  # a shortcut may have layers, which stay what they are
             dilated.append(_dilated(step, rate, atrous))
-            rate = _times(rate, step_strides(step)) if atrous else rate
+            rate = times(rate, step_strides(step)) if atrous else rate
         else:
             dilated.append(step)
     return tuple(dilated)
@@ -141,12 +151,13 @@ def step_strides(step):
     if isinstance(step, Split):
         strides = 1
         for inner in step.branches[0]:
-            strides = _times(strides, step_strides(inner))
+            strides = times(strides, step_strides(inner))
         return strides
     return step.strides
 
 
-def _times(a, b):
+def times(a, b):
+    """The product of strides, each an integer or one for each spatial axis."""
     if isinstance(a, tuple) or isinstance(b, tuple):
         rank = len(a if isinstance(a, tuple) else b)
         pairs = zip(validation.per_axis("", a, rank), validation.per_axis("", b, rank))

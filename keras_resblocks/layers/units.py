@@ -103,7 +103,7 @@ class ConvComposite(KernelComposite):
 
 
 def make_layer(step, name, options):
-    """The layer called `name` that computes a `Conv`, `Pool` or `Subsample` step.
+    """The layer called `name` that computes a step other than a `Split`.
 
     Args:
         options: dict as of `ConvComposite.unit_options`.
@@ -120,6 +120,8 @@ def make_layer(step, name, options):
             name=name,
             **placed,
         )
+    if isinstance(step, steps.AdaptivePool):
+        return AdaptiveAveragePooling(step.output_size, name=name, **placed)
     if isinstance(step, steps.Subsample):
         return Subsampling(step.filters, step.strides, name=name, **placed)
     return ConvUnit(
@@ -362,6 +364,57 @@ def _average_of_inside(average, one_map):
     return lambda inputs: average(inputs) / average(keras.ops.ones_like(inputs[one_map]))
 
 
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class AdaptiveAveragePooling(Composite):
+    """Average pooling to a given size, by windows that may overlap, as in PyTorch.
+
+    Window `i` of `n` covers the positions from `floor(i * size / n)` to
+    `ceil((i + 1) * size / n)`.
+
+    Args:
+        output_size: an integer, or one for each spatial axis.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+
+    Input shape: `(batch, *spatial, channels)` with known sizes, or channels first.
+    Output shape: `(batch, *output_size, channels)`.
+    """
+
+    def __init__(self, output_size, **options):
+        super().__init__(**options)
+        self.output_size = validation.positive_ints("output_size", output_size)
+
+    def compose(self, input_shape):
+        spatial = self.spatial_shape(input_shape)
+        if None in spatial:
+            raise ValueError(
+                "`input_shape` must have known sizes to be pooled to a given size. "
+                f"Received: input_shape={input_shape}"
+            )
+        first_axis = 1 if self.data_format == "channels_last" else 2
+        sizes = validation.per_axis("output_size", self.output_size, len(spatial))
+        self.windows = {  # of each axis, as slices of the whole array
+            axis: [
+                (slice(None),) * axis + (slice(i * size // n, -(-(i + 1) * size // n)),)
+                for i in range(n)
+            ]
+            for axis, (size, n) in enumerate(zip(spatial, sizes), start=first_axis)
+        }
+
+    def call(self, inputs):
+        for axis, windows in self.windows.items():
+            means = [keras.ops.mean(inputs[window], axis, keepdims=True) for window in windows]
+            inputs = keras.ops.concatenate(means, axis)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        rank = len(input_shape) - 2
+        sizes = validation.per_axis("output_size", self.output_size, rank)
+        return self.full_shape(input_shape[0], sizes, self.channels(input_shape))
+
+    def get_config(self):
+        return {**super().get_config(), "output_size": self.output_size}
+
+
 class Subsampling(Composite):
     """Every `strides`-th position, the channels padded with zeros up to `filters`."""
 
@@ -418,7 +471,9 @@ def branch_output(branch, spatial, padding):
 
 
 def step_output(step, spatial, padding):
-    """The spatial shape after a `Conv`, `Pool` or `Subsample` step; `padding` is its owner's."""
+    """The spatial shape after a step other than a `Split`; `padding` is its owner's."""
+    if isinstance(step, steps.AdaptivePool):
+        return validation.per_axis("output_size", step.output_size, len(spatial))
     if isinstance(step, steps.Subsample):
         return window_output(spatial, 1, step.strides, "valid")
     padding = padding if step.padding == steps.INHERIT else step.padding

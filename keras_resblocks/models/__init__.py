@@ -2,6 +2,7 @@
 
 from keras_resblocks.models.builders import create_model, list_models
 from keras_resblocks.models.cost import Cost, cost
+from keras_resblocks.models.features import Feature, features
 from keras_resblocks.models.named import (
     GoogLeNet,
     ResNet18,
@@ -10,10 +11,12 @@ from keras_resblocks.models.named import (
     ResNet101,
     ResNet152,
 )
-from keras_resblocks.models.specs import InceptionSpec, ResNetSpec
+from keras_resblocks.models.specs import AuxHead, InceptionSpec, ResNetSpec
 
 __all__ = [
+    "AuxHead",
     "Cost",
+    "Feature",
     "GoogLeNet",
     "InceptionSpec",
     "ResNet18",
@@ -24,5 +27,6 @@ __all__ = [
     "ResNetSpec",
     "cost",
     "create_model",
+    "features",
     "list_models",
 ]

@@ -3,15 +3,17 @@
 import fnmatch
 import functools
 import inspect
-import os
 
 import keras
 
 from keras_resblocks import validation
+from keras_resblocks.checkpoints import loading as checkpoints
 from keras_resblocks.layers import shortcuts, templates
 from keras_resblocks.layers.attention import attention
-from keras_resblocks.layers.units import ConvComposite, Pooling, make_layer, rank_layer
-from keras_resblocks.models.specs import BLOCKS, SPECS, BlockCall, get_spec
+from keras_resblocks.layers.residual import exit_activations
+from keras_resblocks.layers.units import ConvComposite, Pooling, make_layer, rank_layer, step_output
+from keras_resblocks.models.published import SPECS, get_spec
+from keras_resblocks.models.specs import BLOCKS, BlockCall
 
 # What the stem's units take of the block options, and what the classifier takes.
 _UNIT_OPTIONS = {*inspect.signature(ConvComposite).parameters, "dtype"} - {"kwargs"}
@@ -50,6 +52,8 @@ def create_model(
     pooling=None,
     classes=None,
     classifier_activation="softmax",
+    aux_heads=False,
+    output_stride=None,
     name=None,
     **block_options,
 ):
@@ -63,10 +67,18 @@ def create_model(
             By default the size that the network was published for; without a top, any size.
         input_tensor: a Keras tensor to use as input.
         include_top: whether to end with pooling and a classifier.
-        weights: None, or the path of a `.weights.h5` file saved from the same network.
+        weights: None; published weights (see `list_weights`): `"imagenet"` for the structures
+            of keras.applications, `"timm/resnet50.a1_in1k"` or `"torchvision/resnet50"`; or the
+            path of a file: `.weights.h5` saved from the same network, `.safetensors` or `.pth`
+            of a PyTorch model, `.h5` of keras.applications. Published weights fit an image of
+            any number of channels, and leave a classifier for other `classes` as it is.
         pooling: without a top: None, `"avg"` or `"max"`, global pooling of the features.
         classes: number of outputs; by default that of the network's data set (1000, or 10).
         classifier_activation: of the classifier; None for logits.
+        aux_heads: whether the model has the auxiliary classifiers of the GoogLeNets as further
+            outputs, to be trained with a smaller loss weight (0.3 in the paper).
+        output_stride: None, or how many times smaller the last stage's output is than the
+            image: stages beyond it are dilated instead of strided, with the same weights.
         name: of the model.
         **block_options: options of the blocks (see `ResidualBlock`), which reach the stem and
             the head too, and `dtype`. A `drop_path_rate` grows linearly from 0 at the first
@@ -84,35 +96,40 @@ def create_model(
     """
     spec = get_spec(name_or_spec)
     options = merge_options(spec, block_options)
-    classes = validation.positive_int("classes", spec.classes if classes is None else classes)
+    check_parts(spec, include_top, aux_heads, output_stride, block_options)
+    network = name_or_spec if isinstance(name_or_spec, str) else None
+    has_own_classes = classes is not None
+    classes = validation.positive_int("classes", classes if has_own_classes else spec.classes)
     validation.one_of("pooling", pooling, (None, "avg", "max"))
     _classifier_activation.get(classifier_activation)
-    _check_weights(weights, include_top, classes)
+    if weights is not None:
+        checkpoints.check_weights(weights, network)
     shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
     x, inputs = _inputs(shape, input_tensor)
 
-    for part_name, part in spec.parts(options):
-        x = _layer(part_name, part, options)(x)
+    tensors = {}
+    for part_name, part in spec.parts(options, output_stride):
+        x = tensors[part_name] = _layer(part_name, part, options)(x)
     if options["preactivation"]:
         x = _closing_activation(x, options)
     if include_top:
-        x = _pool_and_flatten(x, spec.final_pool, options)
-        if spec.dropout:
-            x = keras.layers.Dropout(spec.dropout, name="head_dropout", dtype=options["dtype"])(x)
-        given = {**spec.options, **block_options}  # the classifier keeps Keras's own defaults
-        x = keras.layers.Dense(
-            classes,
+        classifier = functools.partial(
+            _classifier,
+            units=classes,
             activation=classifier_activation,
-            name="head",
-            **{key: given[key] for key in _HEAD_OPTIONS if key in given},
-        )(x)
+            # The classifier keeps Keras's own defaults.
+            options={**spec.options, **block_options},
+        )
+        x = _pool_and_flatten(x, spec.final_pool, options)
+        x = classifier(x, "head", dropout=spec.dropout)
+        if aux_heads:
+            x = [x, *_aux_outputs(spec, tensors, options, classifier)]
     elif pooling:
         x = _global_pool(x, pooling, options)
 
-    default_name = name_or_spec if isinstance(name_or_spec, str) else None
-    model = keras.Model(inputs, x, name=name or default_name)
+    model = keras.Model(inputs, x, name=name or network)
     if weights is not None:
-        model.load_weights(weights)
+        checkpoints.load_weights(model, weights, network, new_head=has_own_classes)
     return model
 
 
@@ -132,6 +149,59 @@ def _layer(name, part, options):
     if isinstance(part, BlockCall):
         return BLOCKS[part.kind](name=name, **{**options, **part.arguments()})
     return make_layer(part, name, {key: options[key] for key in options if key in _UNIT_OPTIONS})
+
+
+def _classifier(x, prefix, *, dropout, units, activation, options):
+    placed = {key: options[key] for key in _HEAD_OPTIONS if key in options}
+    if dropout:
+        layer = keras.layers.Dropout(
+            dropout, name=f"{prefix}_dropout", dtype=placed.get("dtype")
+        )
+        x = layer(x)
+    return keras.layers.Dense(units, activation=activation, name=prefix, **placed)(x)
+
+
+def _aux_outputs(spec, tensors, options, classifier):
+    """The outputs of the auxiliary classifiers."""
+    for i, head in enumerate(spec.aux_heads, start=1):
+        x = tensors[head.after]
+        for name, step in aux_steps(head, x.shape, options):
+            x = _layer(f"aux{i}_{name}", step, options)(x)
+        x = keras.layers.Flatten(name=f"aux{i}_flatten", dtype=options["dtype"])(x)
+        yield classifier(x, f"aux{i}_head", dropout=head.dropout)
+
+
+def aux_steps(head, shape, options):
+    """Pairs of a name and a step of an `AuxHead`, given the shape of its input.
+
+    Raises:
+        ValueError: if the shape has open sizes, or is too small for the head's pooling.
+    """
+    channels_first = options["data_format"] == "channels_first"
+    spatial = tuple(shape[2:] if channels_first else shape[1:-1])
+    if None in spatial:
+        raise ValueError(
+            "`input_shape` must have no open sizes with `aux_heads=True`. "
+            f"Received: {spatial} at `{head.after}`"
+        )
+    return head.steps(step_output(head.pool, spatial, options["padding"]))
+
+
+def check_parts(spec, include_top, aux_heads, output_stride, block_options):
+    """Checks what `create_model` and `cost` are asked to add or to change."""
+    validation.boolean("aux_heads", aux_heads)
+    if aux_heads and not (include_top and spec.aux_heads):
+        names = [name for name, other in SPECS.items() if other.aux_heads]
+        raise ValueError(
+            f"`aux_heads=True` needs `include_top=True` and a network that has some: {names}. "
+            f"Received: aux_heads=True, include_top={include_top!r}"
+        )
+    for name in ("dilation_rate", "atrous"):
+        if output_stride is not None and name in block_options:
+            raise ValueError(
+                f"`output_stride` must be None where `{name}` is given, which it would set. "
+                f"Received: output_stride={output_stride!r}, {name}={block_options[name]!r}"
+            )
 
 
 def _closing_activation(x, options):
@@ -181,11 +251,15 @@ def merge_options(spec, block_options):
         ("channels_last", "channels_first"),
     )
     options["drop_path_rate"] = validation.rate("drop_path_rate", options["drop_path_rate"])
-    for name, read in _READERS.items():
-        options[name] = read(options[name])
+    options = read_options(options)
     if options["shortcut"] is None and "zero_init_residual" not in block_options:
         options["zero_init_residual"] = False  # a plain network has no shortcut to start as
     return options
+
+
+def read_options(options):
+    """The options, the pluggable ones as templates and policies."""
+    return {key: _READERS[key](value) if key in _READERS else value for key, value in options.items()}
 
 
 # Read once for the whole network, rather than by every block.
@@ -193,6 +267,7 @@ _READERS = {
     "activation": templates.activation.get,
     "normalization": templates.normalization.get,
     "attention": attention.get,
+    "exit_activation": exit_activations.get,
     "shortcut": shortcuts.get,
 }
 
@@ -233,18 +308,3 @@ def check_input_shape(spec, input_shape, include_top, data_format):
             f"result is flattened. Received: input_shape={input_shape!r}"
         )
     return shape
-
-
-def _check_weights(weights, include_top, classes):
-    if weights is None:
-        return
-    if weights == "imagenet" and include_top and classes != 1000:
-        raise ValueError(
-            'With `weights="imagenet"` and `include_top=True`, `classes` must be 1000. '
-            f"Received: classes={classes}"
-        )
-    if not isinstance(weights, (str, os.PathLike)) or not os.path.isfile(weights):
-        raise ValueError(
-            "`weights` must be None (random initialization) or the path of a `.weights.h5` file. "
-            f"Received: weights={weights!r}"
-        )

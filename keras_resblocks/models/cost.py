@@ -14,8 +14,15 @@ from keras_resblocks.layers.attention import adaptive_kernel_size
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.residual import Block, plan_block
 from keras_resblocks.layers.units import rank_layer, step_output, window_output
-from keras_resblocks.models.builders import check_input_shape, merge_options
-from keras_resblocks.models.specs import BLOCKS, BlockCall, get_spec
+from keras_resblocks.models.builders import (
+    aux_steps,
+    check_input_shape,
+    check_parts,
+    merge_options,
+    read_options,
+)
+from keras_resblocks.models.published import get_spec
+from keras_resblocks.models.specs import BLOCKS, BlockCall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +58,16 @@ class _Shape:
         return None if None in self.spatial else math.prod(self.spatial)
 
 
-def cost(model, *, input_shape=None, include_top=True, classes=None, **block_options):
+def cost(
+    model,
+    *,
+    input_shape=None,
+    include_top=True,
+    classes=None,
+    aux_heads=False,
+    output_stride=None,
+    **block_options,
+):
     """The `Cost` of a model, a spec or a name.
 
     Nothing is built for a spec or a name, unless an `activation` or the like is a layer whose
@@ -60,7 +76,8 @@ def cost(model, *, input_shape=None, include_top=True, classes=None, **block_opt
     Args:
         model: a name (see `list_models`), a `ResNetSpec`, an `InceptionSpec` or a built
             functional `keras.Model`, which takes no further arguments.
-        input_shape, include_top, classes, **block_options: as in `create_model`.
+        input_shape, include_top, classes, aux_heads, output_stride, **block_options: as in
+            `create_model`.
 
     Example:
 
@@ -68,32 +85,43 @@ def cost(model, *, input_shape=None, include_top=True, classes=None, **block_opt
     Cost(params=25610152, trainable_params=25557032, macs=4089184256)
     """
     if isinstance(model, keras.Model):
-        if input_shape is not None or not include_top or classes is not None or block_options:
-            raise ValueError(
-                "A built `model` takes no further arguments. Received: "
-                f"input_shape={input_shape!r}, include_top={include_top!r}, classes={classes!r}, "
-                f"{block_options}"
-            )
+        given = {
+            "input_shape": input_shape,
+            "include_top": None if include_top is True else include_top,
+            "classes": classes,
+            "aux_heads": aux_heads or None,
+            "output_stride": output_stride,
+            **block_options,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if given:
+            raise ValueError(f"A built `model` takes no further arguments. Received: {given}")
         return _cost_of_model(model)
     spec = get_spec(model)
     classes = validation.positive_int("classes", spec.classes if classes is None else classes)
     options = merge_options(spec, block_options)
+    check_parts(spec, include_top, aux_heads, output_stride, block_options)
     shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
     shape = _shape((None, *shape), options["data_format"])
 
     known = {}  # equal blocks are counted once
+    shapes = {}
     total = Cost()
-    for name, part in spec.parts(options):
+    for name, part in spec.parts(options, output_stride):
         key = (part, shape) if isinstance(part, BlockCall) else name
         if key not in known:
             known[key] = _part_cost(part, shape, options)
         part_cost, shape = known[key]
+        shapes[name] = shape
         total += part_cost
     if options["preactivation"]:
         total += _template_cost(options["normalization"], shape, options)
         total += _template_cost(options["activation"], shape, options)
     if include_top:
         total += _head_cost(spec, shape, classes)
+    if aux_heads:
+        for head in spec.aux_heads:
+            total += _aux_cost(head, shapes[head.after], options, classes)
     return total
 
 
@@ -102,13 +130,24 @@ def _head_cost(spec, shape, classes):
     if spec.final_pool is not None:
         pooled = window_output(shape.spatial, spec.final_pool, spec.final_pool, "valid")
         features *= math.prod(pooled)
+    return _classifier_cost(features, classes)
+
+
+def _classifier_cost(features, classes):
     params = (features + 1) * classes
     return Cost(params, params, features * classes)
 
 
+def _aux_cost(head, shape, options, classes):
+    full_shape = _full_shape(shape, options["data_format"])
+    branch = tuple(step for _, step in aux_steps(head, full_shape, options))
+    total, _ = _branch_cost(branch, shape, options)
+    return total + _classifier_cost(head.units, classes)
+
+
 def _part_cost(part, shape, options):
     if isinstance(part, BlockCall):
-        options = {"strides": 1, **options, **part.arguments()}
+        options = {"strides": 1, **options, **read_options(part.arguments())}
         block_class = BLOCKS[part.kind]
         branch = block_class.branch_steps(**_select(options, _branch_arguments(block_class)))
         return _block_cost(branch, shape, options)
@@ -180,6 +219,11 @@ def _(step: steps.Conv, shape, options):
 
 @_step_cost.register
 def _(step: steps.Pool, shape, options):
+    return Cost(), _Shape(step_output(step, shape.spatial, options["padding"]), shape.channels)
+
+
+@_step_cost.register
+def _(step: steps.AdaptivePool, shape, options):
     return Cost(), _Shape(step_output(step, shape.spatial, options["padding"]), shape.channels)
 
 
@@ -278,10 +322,7 @@ def _site(shape, data_format):
 @functools.lru_cache(maxsize=1024)
 def _built(template, shape, data_format):
     layer = template.make(_site(shape, data_format), "counted")
-    sizes = (shape.channels, *shape.spatial)
-    input_shape = (
-        (None, *sizes) if data_format == "channels_first" else (None, *sizes[1:], sizes[0])
-    )
+    input_shape = _full_shape(shape, data_format)
     layer.build(input_shape)
     return layer, input_shape
 
@@ -342,6 +383,13 @@ def _composite_macs(layer, shape):
     formula = _FORMULAS.get(type(layer))
     counts = formula and formula(layer.get_config(), shape)
     return counts[2] if counts else 0
+
+
+def _full_shape(shape, data_format):
+    """A `_Shape` as a full shape, batch included."""
+    if data_format == "channels_first":
+        return (None, shape.channels, *shape.spatial)
+    return (None, *shape.spatial, shape.channels)
 
 
 def _shape(shape, data_format):

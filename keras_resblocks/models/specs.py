@@ -1,23 +1,17 @@
-"""Architectures as data: what each network consists of, and where that is published."""
+"""What describes a network: the classes of the specs."""
 
 import dataclasses
+import inspect
 import itertools
+import math
+import operator
 import typing
 from collections.abc import Mapping
 
-import keras
-
 from keras_resblocks import validation
-from keras_resblocks.layers import (
-    BottleneckBlock,
-    InceptionBlock,
-    ResidualBlock,
-    steps,
-    templates,
-)
-from keras_resblocks.layers.inception import branches_v1, read_branches
-from keras_resblocks.layers.shortcuts import ProjectionShortcut
-from keras_resblocks.layers.steps import Conv, Pool
+from keras_resblocks.layers import BottleneckBlock, InceptionBlock, ResidualBlock, steps
+from keras_resblocks.layers.inception import read_branches
+from keras_resblocks.layers.steps import AdaptivePool, Conv, Pool
 
 BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock, "inception": InceptionBlock}
 
@@ -27,15 +21,46 @@ IMAGENET_STEM = (Conv(64, 7, 2), Pool("max", 3, 2))
 
 @dataclasses.dataclass(frozen=True)
 class BlockCall:
-    """A block in a network: its class and the arguments that the network gives it."""
+    """A block in a network: its class and the arguments that it has at this place."""
 
     kind: str  # a key of BLOCKS
-    shape: tuple  # pairs: what the block computes at this place
-    drop_path_rate: float = 0.0
+    pairs: tuple  # name and value of each argument; a dict could not be looked up
 
     def arguments(self):
         """The arguments of the block at this place."""
-        return {**dict(self.shape), "drop_path_rate": self.drop_path_rate}
+        return dict(self.pairs)
+
+    def updated(self, **arguments):
+        """The same with other arguments as well."""
+        return BlockCall(self.kind, tuple({**self.arguments(), **arguments}.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class AuxHead:
+    """An auxiliary classifier: pooling, a 1x1 convolution, a dense layer and the classifier.
+
+    Attributes:
+        after: name of the layer whose output it classifies.
+        pool: the `Pool` or `AdaptivePool` step that it begins with.
+        filters: of the 1x1 convolution.
+        units: of the dense layer, a convolution over all positions that are left.
+        dropout: rate before the classifier.
+
+    Reference: Szegedy et al. 2015, section 5.
+    """
+
+    after: str
+    pool: Pool | AdaptivePool
+    filters: int = 128
+    units: int = 1024
+    dropout: float = 0.7
+
+    def steps(self, spatial):
+        """Pairs of a name and a step, for a `pool` that leads to that spatial shape."""
+        yield "pool", self.pool
+        yield "conv1", Conv(self.filters)
+        dense = Conv(self.units, spatial, padding="valid", use_bias=True, normalization=None)
+        yield "conv2", dense
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +72,7 @@ class NetworkSpec:
             flattened; None for global average pooling.
         dropout: rate before the classifier.
         options: block options that belong to the architecture, such as `use_bias`.
+        aux_heads: the auxiliary classifiers that the network can have, each an `AuxHead`.
         input_shape: of the images that the network was published for, channels last.
         classes: of the data set that it was published for.
     """
@@ -54,6 +80,7 @@ class NetworkSpec:
     final_pool: int | None = None
     dropout: float = 0.0
     options: Mapping = dataclasses.field(default_factory=dict)
+    aux_heads: tuple = ()
     input_shape: tuple = (224, 224, 3)
     classes: int = 1000
 
@@ -73,11 +100,12 @@ class NetworkSpec:
         """The options of the blocks, before the user's own."""
         return {**self.options}
 
-    def parts(self, options):
+    def parts(self, options, output_stride=None):
         """The network from stem to last block: pairs of a name and a step or a `BlockCall`.
 
         Args:
             options: all the block options in force.
+            output_stride: as in `create_model`.
         """
         stem = self.stem
         convolutions = [i for i, step in enumerate(stem) if isinstance(step, Conv)]
@@ -85,20 +113,31 @@ class NetworkSpec:
             end = convolutions[-1] + 1
             stem = (*steps.with_linear_end(stem[:end], preactivation=True), *stem[end:])
         yield from zip(steps.names(stem, "stem_"), stem)
+        yield from _fitted_to_shortcuts(list(self.stage_parts(output_stride)), options)
 
-        parts = list(self.stage_parts())
-        last = sum(isinstance(part, BlockCall) for _, part in parts) - 1
-        index = itertools.count()
-        for name, part in parts:
-            if isinstance(part, BlockCall):
-                # The rate grows linearly with depth (Huang et al. 2016, section 3).
-                rate = options["drop_path_rate"] * next(index) / max(1, last)
-                part = dataclasses.replace(part, drop_path_rate=rate)
-            yield name, part
-
-    def stage_parts(self):
+    def stage_parts(self, output_stride=None):
         """The same from the first block on, whatever the options."""
         raise NotImplementedError
+
+
+def _fitted_to_shortcuts(parts, options):
+    """The parts, the options that need a shortcut given to the blocks that have one."""
+    last = sum(isinstance(part, BlockCall) for _, part in parts) - 1
+    has_shortcut = [
+        isinstance(part, BlockCall)
+        and part.arguments().get("shortcut", options["shortcut"]) is not None
+        for _, part in parts
+    ]
+    index = itertools.count()
+    for (name, part), has in zip(parts, has_shortcut):
+        if isinstance(part, BlockCall):
+            # The rate grows linearly with depth (Huang et al. 2016, section 3).
+            rate = options["drop_path_rate"] * next(index) / max(1, last)
+            if has or not any(has_shortcut):
+                part = part.updated(drop_path_rate=rate)
+            else:
+                part = part.updated(drop_path_rate=0.0, zero_init_residual=False)
+        yield name, part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +152,7 @@ class ResNetSpec(NetworkSpec):
         stem: the steps before the blocks (`Conv` and `Pool` of `keras_resblocks.layers`).
         strides: of each stage; by default 1, then 2 for each stage that follows.
         stride_at: `"first"` or `"last"`, the block of a stage that is strided.
-        final_pool, dropout, options, input_shape, classes: as in `NetworkSpec`.
+        final_pool, dropout, options, aux_heads, input_shape, classes: as in `NetworkSpec`.
 
     Example:
 
@@ -163,13 +202,33 @@ class ResNetSpec(NetworkSpec):
         """Branches start as zero: a deeper network starts as the shallower one."""
         return {"zero_init_residual": True, **self.options}
 
-    def stage_parts(self):
+    def stage_parts(self, output_stride=None):
+        self._check_output_stride(output_stride)
+        stride, rate = self._stem_stride(), 1
         stages = zip(self.depths, self.widths(), self.stage_strides())
-        for s, (depth, width, strides) in enumerate(stages, start=1):
+        for s, (depth, width, stage_stride) in enumerate(stages, start=1):
             strided = 0 if self.stride_at == "first" else depth - 1
             for b in range(depth):
-                shape = (("filters", width), ("strides", strides if b == strided else 1))
-                yield f"stage{s}_block{b + 1}", BlockCall(self.block, shape)
+                strides = stage_stride if b == strided else 1
+                arguments = {"filters": width, "strides": strides}
+                stride *= strides
+                if rate > 1:
+                    arguments["dilation_rate"] = rate
+                if output_stride is not None and stride > output_stride:
+                    arguments["atrous"] = True
+                    stride, rate = stride // strides, rate * strides
+                yield f"stage{s}_block{b + 1}", BlockCall(self.block, tuple(arguments.items()))
+
+    def _stem_stride(self):
+        strides = (step.strides for step in self.stem)
+        return math.prod(max(s) if isinstance(s, tuple) else s for s in strides)
+
+    def _check_output_stride(self, output_stride):
+        if output_stride is not None:
+            reached = itertools.accumulate(
+                self.stage_strides(), operator.mul, initial=self._stem_stride()
+            )
+            validation.one_of("output_stride", output_stride, sorted({*reached}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,135 +236,55 @@ class InceptionSpec(NetworkSpec):
     """An inception network as data.
 
     Attributes:
-        stages: for each stage a tuple of blocks, each the `branches` of an `InceptionBlock`.
+        stages: for each stage a tuple of blocks and of `Conv` and `Pool` steps. A block is the
+            `branches` of an `InceptionBlock`, or a dict of its arguments.
         stem: the steps before the blocks.
-        between: the step between two stages.
-        final_pool, dropout, options, input_shape, classes: as in `NetworkSpec`.
+        final_pool, dropout, options, aux_heads, input_shape, classes: as in `NetworkSpec`.
+
+    Example:
+
+    >>> block = [[32], [16, (32, 3)], ["max_pool", 16]]
+    >>> spec = InceptionSpec([[block, block], [Pool("max", 3, 2), block]])
     """
 
     block: typing.ClassVar[str] = "inception"
 
     stages: tuple
     stem: tuple = IMAGENET_STEM
-    between: Pool = Pool("max", 3, 2)
 
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(self.stages, (list, tuple)) or not all(
-            isinstance(blocks, (list, tuple)) and blocks for blocks in self.stages
+            isinstance(stage, (list, tuple)) and stage for stage in self.stages
         ):
             raise ValueError(
-                "`stages` must hold for each stage a non-empty tuple of blocks. "
+                "`stages` must hold for each stage a non-empty tuple of blocks and steps. "
                 f"Received: stages={self.stages!r}"
             )
-        stages = tuple(tuple(map(read_branches, blocks)) for blocks in self.stages)
+        stages = tuple(tuple(map(_stage_part, stage)) for stage in self.stages)
         object.__setattr__(self, "stages", stages)
 
-    def stage_parts(self):
-        for s, blocks in enumerate(self.stages, start=1):
-            if s > 1:
-                yield f"stage{s}_pool", self.between
-            for b, branches in enumerate(blocks, start=1):
-                yield f"stage{s}_block{b}", BlockCall(self.block, (("branches", branches),))
+    def stage_parts(self, output_stride=None):
+        if output_stride is not None:
+            raise ValueError(
+                "`output_stride` must be None for an inception network, whose poolings cannot "
+                f"be dilated. Received: output_stride={output_stride!r}"
+            )
+        for s, stage in enumerate(self.stages, start=1):
+            others = [part for part in stage if not isinstance(part, BlockCall)]
+            block_names = (f"stage{s}_block{b}" for b in itertools.count(1))
+            step_names = steps.names(others, f"stage{s}_")
+            for part in stage:
+                yield next(block_names if isinstance(part, BlockCall) else step_names), part
 
 
-# The epsilon and momentum of keras.applications.
-_KERAS_NORM = templates.of_class(
-    keras.layers.BatchNormalization, axis=-1, epsilon=1.001e-5, momentum=0.99
-)
-
-# Depths: He et al. 2016a, table 1.
-_BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-
-
-def _imagenet():
-    """Torchvision's structure (v1.5): the stride in the 3x3 convolution of a bottleneck."""
-    yield "resnet18", ResNetSpec("residual", (2, 2, 2, 2))
-    yield "resnet34", ResNetSpec("residual", (3, 4, 6, 3))
-    for layers, depths in _BOTTLENECK_DEPTHS.items():
-        yield f"resnet{layers}", ResNetSpec("bottleneck", depths)
-
-
-def _keras_applications():
-    """keras.applications' structures: biased convolutions, the stride in the 1x1; and v2."""
-    v1 = {"use_bias": True, "stride_in_1x1": True, "normalization": _KERAS_NORM}
-    v2 = {
-        "preactivation": True,
-        "shortcut": ProjectionShortcut("channels"),
-        "normalization": _KERAS_NORM,
-    }
-    v2_stem = (Conv(64, 7, 2), Pool("max", 3, 2, pad_value=0.0))
-    for layers, depths in _BOTTLENECK_DEPTHS.items():
-        yield f"resnet{layers}_keras", ResNetSpec("bottleneck", depths, options=v1)
-        yield (
-            f"resnet{layers}v2_keras",
-            ResNetSpec(
-                "bottleneck",
-                depths,
-                stem=v2_stem,
-                strides=(2, 2, 2, 1),
-                stride_at="last",
-                options=v2,
-            ),
-        )
-
-
-def _cifar():
-    """He et al. 2016a, section 4.2: 6n + 2 layers on 32x32 pixels, option A shortcuts."""
-    for layers in (20, 32, 44, 56, 110):
-        yield (
-            f"resnet{layers}_cifar",
-            ResNetSpec(
-                "residual",
-                ((layers - 2) // 6,) * 3,
-                16,
-                stem=(Conv(16, 3),),
-                options={"shortcut": "zero_pad"},
-                input_shape=(32, 32, 3),
-                classes=10,
-            ),
-        )
-
-
-def _googlenet():
-    """Szegedy et al. 2015, table 1, without the two local response normalizations."""
-    stem = (Conv(64, 7, 2), Pool("max", 3, 2), Conv(64, 1), Conv(192, 3), Pool("max", 3, 2))
-    stages = (
-        (
-            branches_v1(64, (96, 128), (16, 32), 32),
-            branches_v1(128, (128, 192), (32, 96), 64),
-        ),
-        (
-            branches_v1(192, (96, 208), (16, 48), 64),
-            branches_v1(160, (112, 224), (24, 64), 64),
-            branches_v1(128, (128, 256), (24, 64), 64),
-            branches_v1(112, (144, 288), (32, 64), 64),
-            branches_v1(256, (160, 320), (32, 128), 128),
-        ),
-        (
-            branches_v1(256, (160, 320), (32, 128), 128),
-            branches_v1(384, (192, 384), (48, 128), 128),
-        ),
+def _stage_part(part):
+    """A `BlockCall` or a step, from what a stage may hold."""
+    if isinstance(part, (BlockCall, Conv, Pool)):
+        return part
+    arguments = dict(part) if isinstance(part, Mapping) else {"branches": part}
+    validation.known_arguments(
+        "InceptionBlock", arguments, inspect.signature(InceptionBlock).parameters
     )
-    paper = InceptionSpec(stages, stem=stem, dropout=0.4, options={"normalization": None})
-    yield "googlenet", paper
-    yield "googlenet_bn", dataclasses.replace(paper, options={})
-
-
-SPECS = dict(itertools.chain(_imagenet(), _keras_applications(), _cifar(), _googlenet()))
-
-
-def get_spec(name_or_spec):
-    """The spec of a name, or the spec itself.
-
-    Raises:
-        ValueError: for an unknown name, with the ones that are close.
-    """
-    if isinstance(name_or_spec, NetworkSpec):
-        return name_or_spec
-    if not isinstance(name_or_spec, str) or name_or_spec not in SPECS:
-        raise ValueError(
-            "The model must be a spec or one of the names that `list_models()` gives."
-            f"{validation.did_you_mean(name_or_spec, SPECS)} Received: {name_or_spec!r}"
-        )
-    return SPECS[name_or_spec]
+    arguments["branches"] = read_branches(arguments.get("branches"))
+    return BlockCall("inception", tuple(arguments.items()))

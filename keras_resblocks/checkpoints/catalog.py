@@ -1,0 +1,135 @@
+"""Which published weights there are for which network, and how accurate they are."""
+
+import dataclasses
+import fnmatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Published weights.
+
+    Attributes:
+        name: what `create_model` takes as `weights`.
+        network: the name of the network that they are for.
+        top1: accuracy on ImageNet-1k's validation images in percent, as published for the
+            image size of their `preprocessing`.
+    """
+
+    name: str
+    network: str
+    top1: float
+
+
+# keras.io/api/applications
+KERAS = {
+    "resnet50_keras": 74.9,
+    "resnet101_keras": 76.4,
+    "resnet152_keras": 76.6,
+    "resnet50v2_keras": 76.0,
+    "resnet101v2_keras": 77.2,
+    "resnet152v2_keras": 78.0,
+    "inception_v3_keras": 77.9,
+    "inception_resnet_v2_keras": 80.3,
+}
+
+# Torchvision's `models`: (first digits of the file's SHA-256, shorter side before the crop,
+# top-1). V1 is the original training, V2 a longer one.
+TORCHVISION = {
+    "resnet18": {"IMAGENET1K_V1": ("f37072fd", 256, 69.758)},
+    "resnet34": {"IMAGENET1K_V1": ("b627a593", 256, 73.314)},
+    "resnet50": {
+        "IMAGENET1K_V1": ("0676ba61", 256, 76.130),
+        "IMAGENET1K_V2": ("11ad3fa6", 232, 80.858),
+    },
+    "resnet101": {
+        "IMAGENET1K_V1": ("63fe2227", 256, 77.374),
+        "IMAGENET1K_V2": ("cd907fc2", 232, 81.886),
+    },
+    "resnet152": {
+        "IMAGENET1K_V1": ("394f9c45", 256, 78.312),
+        "IMAGENET1K_V2": ("f82ba261", 232, 82.284),
+    },
+    "wide_resnet50_2": {
+        "IMAGENET1K_V1": ("95faca4d", 256, 78.468),
+        "IMAGENET1K_V2": ("9ba9bcbe", 232, 81.602),
+    },
+    "wide_resnet101_2": {
+        "IMAGENET1K_V1": ("32ee1156", 256, 78.848),
+        "IMAGENET1K_V2": ("d733dc28", 232, 82.510),
+    },
+    "resnext50_32x4d": {
+        "IMAGENET1K_V1": ("7cdf4587", 256, 77.618),
+        "IMAGENET1K_V2": ("1a0047aa", 232, 81.198),
+    },
+    "resnext101_32x8d": {
+        "IMAGENET1K_V1": ("8ba56ff5", 256, 79.312),
+        "IMAGENET1K_V2": ("110c445d", 232, 82.834),
+    },
+    "googlenet": {"IMAGENET1K_V1": ("1378be20", 256, 69.778)},
+}
+
+# timm's `results/results-imagenet.csv`; any other model of theirs with the same structure loads
+# as well.
+TIMM = {
+    "resnet18.a1_in1k": 71.504,
+    "resnet18.gluon_in1k": 70.844,
+    "resnet18d.ra2_in1k": 72.296,
+    "resnet18d.ra4_e3600_r224_in1k": 74.356,
+    "resnet34.a1_in1k": 76.420,
+    "resnet34.ra4_e3600_r224_in1k": 77.492,
+    "resnet34d.ra2_in1k": 77.108,
+    "resnet50.a1_in1k": 80.382,
+    "resnet50.a1h_in1k": 80.654,
+    "resnet50.c2_in1k": 79.868,
+    "resnet50.gluon_in1k": 77.580,
+    "resnet50d.a1_in1k": 80.730,
+    "resnet50d.ra2_in1k": 80.546,
+    "resnet50d.ra4_e3600_r224_in1k": 80.956,
+    "resnet101.a1_in1k": 81.494,
+    "resnet101.a1h_in1k": 81.950,
+    "resnet101d.ra2_in1k": 82.254,
+    "resnet152.a1_in1k": 81.998,
+    "resnet152.a1h_in1k": 82.818,
+    "resnet152d.ra2_in1k": 83.160,
+    "resnetv2_50.a1h_in1k": 80.410,
+    "resnetv2_101.a1h_in1k": 82.042,
+    "wide_resnet50_2.racm_in1k": 81.466,
+    "resnext50_32x4d.a1_in1k": 80.526,
+    "resnext50_32x4d.a1h_in1k": 81.140,
+    "resnext50_32x4d.fb_swsl_ig1b_ft_in1k": 82.162,
+    "resnext101_32x8d.fb_swsl_ig1b_ft_in1k": 84.276,
+    "resnext101_32x8d.fb_wsl_ig1b_ft_in1k": 82.720,
+    "seresnet50.a1_in1k": 80.012,
+    "seresnet50.ra2_in1k": 80.260,
+    "inception_resnet_v2.tf_in1k": 80.434,
+}
+
+# Where our name of a structure is not theirs.
+_OUR_NAMES = {
+    "googlenet": "googlenet_torchvision",
+    "inception_resnet_v2": "inception_resnet_v2_keras",
+}
+
+
+def _all():
+    for network, top1 in KERAS.items():
+        yield Weights("imagenet", network, top1)
+    for network, versions in TORCHVISION.items():
+        for version, (_, _, top1) in versions.items():
+            name = f"torchvision/{network}.{version}"
+            yield Weights(name, _OUR_NAMES.get(network, network), top1)
+    for model, top1 in TIMM.items():
+        network = model.partition(".")[0]
+        yield Weights(f"timm/{model}", _OUR_NAMES.get(network, network), top1)
+
+
+def list_weights(network="*"):
+    """The published `Weights` for the networks whose names match a glob, the best first.
+
+    Example:
+
+    >>> [weights.name for weights in list_weights("resnet18")]
+    ['timm/resnet18.a1_in1k', 'timm/resnet18.gluon_in1k', 'torchvision/resnet18.IMAGENET1K_V1']
+    """
+    found = [weights for weights in _all() if fnmatch.fnmatch(weights.network, network)]
+    return sorted(found, key=lambda weights: (weights.network, -weights.top1))

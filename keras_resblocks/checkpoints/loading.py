@@ -1,0 +1,285 @@
+"""Weights in and out: published ones, files of other libraries, and our own."""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.checkpoints import files
+from keras_resblocks.checkpoints.catalog import KERAS, TORCHVISION, list_weights
+from keras_resblocks.checkpoints.keras_layout import (
+    arrays_of_layers,
+    keras_layout,
+    layers_of_model,
+)
+from keras_resblocks.checkpoints.layout import assign, raise_problems
+from keras_resblocks.checkpoints.preprocessing import Recipe, keras_recipe, timm_recipe
+from keras_resblocks.checkpoints.torch_layout import to_torch_arrays, torch_layout
+
+
+def load_torch_weights(model, weights):
+    """Loads the weights of a PyTorch model of the same structure, all of them or none.
+
+    Args:
+        model: a model of `create_model`. Where it has no classifier, or no auxiliary ones,
+            theirs are left out.
+        weights: the path of a `.safetensors` file (PyTorch need not be installed) or of one
+            that `torch.save` wrote, or a state dict of tensors or arrays. With the keys of
+            torchvision or timm, or of `to_torch_state_dict`.
+
+    Raises:
+        ValueError: if a key is missing, unused or of another shape, with the names; or if the
+            file is damaged or holds anything but tensors. The model is as it was.
+
+    Example:
+
+    >>> load_torch_weights(create_model("resnet50"), torch_model.state_dict())
+    """
+    assign(model, torch_layout(model), _torch_arrays(weights))
+
+
+def load_keras_weights(model, weights):
+    """Loads the weights of a model of keras.applications, all of them or none.
+
+    Args:
+        model: a model of `create_model("..._keras")`, with or without its classifier.
+        weights: a model of keras.applications, or the path of one of its `.h5` files, also in
+            the naming before 2019 (`res2a_branch2a`).
+
+    Raises:
+        ValueError: if a layer is missing, unused or of another shape, with the names; or if the
+            file is damaged. The model is as it was.
+
+    Example:
+
+    >>> load_keras_weights(create_model("resnet50_keras"), keras.applications.ResNet50())
+    """
+    _assign_keras(model, _keras_layers(weights))
+
+
+def to_torch_state_dict(model, *, as_numpy=False):
+    """A model's weights as a PyTorch state dict, with the keys of torchvision or timm.
+
+    Args:
+        model: a model of `create_model`. A network that neither library has gets keys of the
+            same kind.
+        as_numpy: whether to give NumPy arrays instead of tensors, which need PyTorch.
+
+    Example:
+
+    >>> torchvision.models.resnet18().load_state_dict(to_torch_state_dict(ResNet18()))
+    """
+    arrays = to_torch_arrays(model)
+    if as_numpy:
+        return arrays
+    try:
+        import torch
+    except ImportError:
+        raise files.missing_package("torch", "A state dict of tensors", "torch") from None
+    return {key: torch.tensor(array) for key, array in arrays.items()}
+
+
+def preprocessing(weights, network=None):
+    """The layer that prepares images for published weights, as they were trained.
+
+    Args:
+        weights: a name of published weights, as in `create_model`.
+        network: the name of the network; only for `weights="imagenet"`.
+
+    Returns:
+        An `ImagePreprocessing`: RGB images of any size, with values from 0 to 255, to the
+        network's input.
+
+    Example:
+
+    >>> prepare = preprocessing("timm/resnet50.a1_in1k")
+    >>> model.predict(prepare(images))
+    """
+    library, model = _parse(weights)
+    if library == "keras":
+        return keras_recipe(_keras_name(network)).layer()
+    if library == "torchvision":
+        return _torchvision_recipe(*_torchvision_entry(model)).layer()
+    if library == "timm":
+        return timm_recipe(json.loads(_from_hub(model, "config.json").read_text())).layer()
+    raise ValueError(
+        '`weights` must be the name of published weights: "imagenet", "timm/..." or '
+        f'"torchvision/...". Received: weights={weights!r}'
+    )
+
+
+def check_weights(weights, network):
+    """Checks before anything is built that `weights` is something that `load_weights` takes."""
+    library, model = _parse(weights)
+    if library == "keras":
+        _keras_name(network)
+    elif library == "torchvision":
+        _torchvision_entry(model)
+    elif library is None and not os.path.isfile(weights):
+        raise ValueError(_expectation(weights, network))
+
+
+def load_weights(model, weights, network, *, new_head):
+    """Loads what `create_model` takes as `weights`: a name or a path.
+
+    Args:
+        model: the Keras model.
+        weights: the name of published weights, or the path of a file.
+        network: the name of the network, or None.
+        new_head: whether a classifier for another number of classes is left as it is.
+    """
+    library, name = _parse(weights)
+    adapt = {"new_head": new_head, "adapt_channels": True}
+    if library == "keras":
+        _assign_keras(model, _published_keras_layers(model, network), **adapt)
+    elif library == "timm":
+        arrays = files.read_torch_file(_from_hub(name, "model.safetensors"))
+        assign(model, torch_layout(model), arrays, **adapt)
+    elif library == "torchvision":
+        arrays = files.read_torch_file(_from_torchvision(*_torchvision_entry(name)))
+        assign(model, torch_layout(model), arrays, **adapt)
+    elif name.endswith(".weights.h5"):
+        _load_own(model, name)
+    elif name.endswith((".h5", ".hdf5")):
+        _assign_keras(model, files.read_h5_layers(name), **adapt)
+    else:
+        assign(model, torch_layout(model), files.read_torch_file(name), **adapt)
+
+
+def _load_own(model, path):
+    """Loads a `.weights.h5` file, once it is known to fit."""
+    expected, found = files.saved_shapes(model), files.weights_h5_shapes(path)
+    raise_problems(
+        {
+            "missing": [name for name in expected if name not in found],
+            "unexpected": [name for name in found if name not in expected],
+            "of another shape": [
+                f"{name}: expected {shape}, received {found[name]}"
+                for name, shape in expected.items()
+                if found.get(name, shape) != shape
+            ],
+        }
+    )
+    model.load_weights(path)
+
+
+def _parse(weights):
+    """The library and the model of published weights; or None and the path of a file."""
+    if weights == "imagenet":
+        return "keras", None
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(_expectation(weights, None))
+    library, _, model = os.fspath(weights).partition("/")
+    if library in ("timm", "torchvision") and model and not os.path.exists(weights):
+        return library, model
+    return None, os.fspath(weights)
+
+
+def _expectation(weights, network):
+    published = [known.name for known in list_weights(network)] if network else []
+    return (
+        "`weights` must be None (random initialization), the name of published weights "
+        f"({', '.join(published) or 'see `list_weights()`'}) or the path of a `.weights.h5`, "
+        "`.safetensors`, `.pth` or keras.applications `.h5` file."
+        f"{validation.did_you_mean(weights, published)} Received: weights={weights!r}"
+    )
+
+
+# keras.applications
+
+
+def _keras_name(network):
+    if network not in KERAS:
+        raise ValueError(
+            '`weights="imagenet"` must be for one of the structures of keras.applications: '
+            f"{', '.join(KERAS)}. {_others(network)}Received: network {network!r}"
+        )
+    return network
+
+
+def _others(network):
+    names = [known.name for known in list_weights(network)] if network else []
+    return f"For this network there are {', '.join(names)}. " if names else ""
+
+
+def _published_keras_layers(model, network):
+    """Keras's own download, cache and check of the file; and its model, to read them from."""
+    functions = {
+        "inception_v3_keras": keras.applications.InceptionV3,
+        "inception_resnet_v2_keras": keras.applications.InceptionResNetV2,
+    }
+    name = network.replace("resnet", "ResNet").replace("v2_", "V2_").removesuffix("_keras")
+    function = functions.get(network) or getattr(keras.applications, name)
+    has_head = any(layer.name == "head" and layer.units == 1000 for layer in model.layers)
+    return layers_of_model(function(weights="imagenet", include_top=has_head))
+
+
+def _keras_layers(weights):
+    if isinstance(weights, keras.Model):
+        return layers_of_model(weights)
+    return files.read_h5_layers(weights)
+
+
+def _assign_keras(model, layers, **adapt):
+    assign(model, keras_layout(model, layers), arrays_of_layers(layers), **adapt)
+
+
+# PyTorch
+
+
+def _torch_arrays(weights):
+    if isinstance(weights, (str, os.PathLike)):
+        return files.read_torch_file(weights)
+    return files.state_dict_arrays(weights)
+
+
+def _from_hub(model, file):
+    """The local path of a file of one of timm's models on the Hugging Face Hub."""
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise files.missing_package(
+            "huggingface_hub", f'`weights="timm/{model}"`', "pretrained"
+        ) from None
+    return pathlib.Path(huggingface_hub.hf_hub_download(f"timm/{model}", file))
+
+
+def _torchvision_entry(model):
+    """The network and the version of `resnet50.IMAGENET1K_V2`; the last if none is given."""
+    network, _, version = model.partition(".")
+    versions = TORCHVISION.get(network, {})
+    version = version.upper() or next(reversed(versions), "")
+    if version not in versions:
+        known = [f"torchvision/{n}.{v}" for n, others in TORCHVISION.items() for v in others]
+        raise ValueError(
+            f"`weights` must be one of torchvision's: {', '.join(known)}."
+            f"{validation.did_you_mean(model, TORCHVISION)} "
+            f"Received: weights='torchvision/{model}'"
+        )
+    return network, version
+
+
+def _from_torchvision(network, version):
+    """The local path of torchvision's file, once its hash is that in its name."""
+    prefix, _, _ = TORCHVISION[network][version]
+    name = f"{network}-{prefix}.pth"
+    path = keras.utils.get_file(
+        name, f"https://download.pytorch.org/models/{name}", cache_subdir="models"
+    )
+    received = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    if not received.startswith(prefix):
+        raise ValueError(
+            f"{path!r} must have a SHA-256 that begins with {prefix}, as torchvision published "
+            f"it; delete the file to load it again. Received: {received}"
+        )
+    return path
+
+
+def _torchvision_recipe(network, version):
+    _, resize, _ = TORCHVISION[network][version]
+    if network == "googlenet":  # trained on values from -1 to 1, which its model makes itself
+        return Recipe(224, resize, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Recipe(224, resize)

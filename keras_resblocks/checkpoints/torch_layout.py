@@ -1,0 +1,241 @@
+"""The weights of torchvision's and timm's models: their keys, and the order of their axes."""
+
+import re
+
+import keras
+import numpy as np
+
+from keras_resblocks.checkpoints.layout import Entry, Layout, layers_of
+from keras_resblocks.layers.shortcuts import AvgPoolShortcut
+
+_LEAVES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def torch_layout(model):
+    """The `Layout` of the PyTorch checkpoints for a model.
+
+    A residual network has the keys of torchvision and of timm's `resnet.py`, a pre-activation
+    one those of timm's `resnetv2.py`, GoogLeNet torchvision's and Inception-ResNet-v2 timm's.
+    Layers that those do not know keep their own names.
+    """
+    layers = layers_of(model)
+    name_of = _naming(model, layers)
+    entries, constants = {}, {}
+    for path, weights in layers.items():
+        module = name_of(path)
+        for name, weight in weights.items():
+            key = f"{module}.{_LEAVES.get(name, name)}"
+            entries[weight.path] = _entry(key, tuple(weight.shape), _CONVOLVED.search(module))
+        if "moving_mean" in weights:  # theirs always scale and shift
+            shape = weights["moving_mean"].shape
+            if "gamma" not in weights:
+                constants[f"{module}.weight"] = np.ones(shape, "float32")
+            if "beta" not in weights:
+                constants[f"{module}.bias"] = np.zeros(shape, "float32")
+    absent = [name_of(path) for path in _OPTIONAL if path not in layers]
+    return Layout(
+        entries,
+        constants,
+        lambda key: key.endswith("num_batches_tracked")
+        or any(key.startswith(f"{module}.") for module in absent),
+    )
+
+
+# What a model may do without, though the checkpoint has it.
+_OPTIONAL = ("head", *(f"aux{i}_{part}" for i in (1, 2) for part in ("conv1", "conv2", "head")))
+
+# Modules that are a 1x1 convolution there and a dense layer here.
+_CONVOLVED = re.compile(r"(^|\.)(se\.fc\d|head\.fc)$")
+# And a dense layer there that is a convolution over a whole map here.
+_DENSE = re.compile(r"^aux\d\.fc1$")
+
+
+def _entry(key, shape, is_convolved):
+    if len(shape) < 2:
+        return Entry(key, shape)
+    plain = (shape[-1], shape[-2], *shape[:-2])  # (filters, channels, *window)
+    published = plain
+    if is_convolved:
+        published = (*plain, 1, 1)
+    elif _DENSE.match(key.rpartition(".")[0]):
+        published = (plain[0], int(np.prod(plain[1:])))
+
+    def read(array):
+        array = array if published == plain else array.reshape(plain)
+        return np.moveaxis(array, (0, 1), (-1, -2))
+
+    def write(array):
+        array = np.moveaxis(array, (-1, -2), (0, 1))
+        return array if published == plain else array.reshape(published)
+
+    return Entry(key, published, read, write)
+
+
+def _naming(model, layers):
+    """The function from the path of a layer to the name of the module in PyTorch."""
+    if any(path.endswith("/entry_norm") for path in layers):
+        rules = _resnet_v2_rules(layers)
+    elif any("/branch" in path for path in layers):
+        rules = _inception_rules(model, layers)
+    else:
+        rules = _resnet_rules(model, layers)
+
+    def name_of(path):
+        for pattern, name in rules:
+            match = re.fullmatch(pattern, path)
+            if match:
+                return name(*match.groups()) if callable(name) else match.expand(name)
+        return path.replace("/", ".")
+
+    return name_of
+
+
+def _stem_depth(layers):
+    return sum(re.fullmatch(r"stem_conv\d+/conv", path) is not None for path in layers)
+
+
+def _resnet_rules(model, layers):
+    """Torchvision's `resnet.py` and timm's."""
+    depth = _stem_depth(layers)
+    # timm's ResNet-D has a pooling before each shortcut's convolution, if only for show.
+    pooled = any(
+        isinstance(getattr(layer, "shortcut_policy", None), AvgPoolShortcut)
+        for layer in model.layers
+    )
+
+    def stem(i, part):
+        if depth == 1:
+            return {"conv": "conv1", "norm": "bn1"}[part]
+        if part == "norm" and int(i) == depth:
+            return "bn1"
+        return f"conv1.{3 * int(i) - 3 + (part == 'norm')}"  # convolution, norm, activation
+
+    def block(s, b, rest):
+        return f"layer{s}.{int(b) - 1}.{rest.replace('/', '.')}"
+
+    return (
+        (r"stem_conv(\d+)/(conv|norm)", stem),
+        (_BLOCK + r"conv(\d)/conv", lambda s, b, i: block(s, b, f"conv{i}")),
+        (_BLOCK + r"conv(\d)/norm", lambda s, b, i: block(s, b, f"bn{i}")),
+        (_BLOCK + r"shortcut/conv", lambda s, b: block(s, b, f"downsample.{0 + pooled}")),
+        (_BLOCK + r"shortcut/norm", lambda s, b: block(s, b, f"downsample.{1 + pooled}")),
+        (_BLOCK + r"attention/reduce", lambda s, b: block(s, b, "se.fc1")),
+        (_BLOCK + r"attention/expand", lambda s, b: block(s, b, "se.fc2")),
+        (_BLOCK + r"attention/conv", lambda s, b: block(s, b, "se.conv")),
+        (_BLOCK + r"(.*)", block),
+        ("head", "fc"),
+    )
+
+
+_BLOCK = r"stage(\d+)_block(\d+)/"
+
+
+def _resnet_v2_rules(layers):
+    """timm's `resnetv2.py`."""
+    depth = _stem_depth(layers)
+
+    def block(s, b, rest):
+        return f"stages.{int(s) - 1}.blocks.{int(b) - 1}.{rest.replace('/', '.')}"
+
+    return (
+        (
+            r"stem_conv(\d+)/(conv|norm)",
+            lambda i, part: f"stem.{part}" if depth == 1 else f"stem.{part}{i}",
+        ),
+        (_BLOCK + "entry_norm", lambda s, b: block(s, b, "norm1")),
+        (_BLOCK + r"conv(\d)/conv", lambda s, b, i: block(s, b, f"conv{i}")),
+        (_BLOCK + r"conv(\d)/norm", lambda s, b, i: block(s, b, f"norm{int(i) + 1}")),
+        (_BLOCK + r"shortcut/(conv|norm)", lambda s, b, x: block(s, b, f"downsample.{x}")),
+        (_BLOCK + r"(.*)", block),
+        ("head_norm", "norm"),
+        ("head", "head.fc"),
+    )
+
+
+def _inception_rules(model, layers):
+    """Torchvision's `googlenet.py`, timm's `inception_resnet_v2.py`, or names of our own."""
+    blocks = [re.match(r"stage(\d+)_block\d+$", layer.name) for layer in model.layers]
+    stages = [match[1] for match in blocks if match]
+    sizes = tuple(stages.count(stage) for stage in sorted({*stages}))
+    rules = {(2, 5, 2): _googlenet_rules, (11, 21, 11): _inception_resnet_v2_rules}.get(sizes)
+    return rules(model) if rules else ()
+
+
+def _branch_module(model, first):
+    """The function that names a layer of a branch; branches count from `first`."""
+    branches = {layer.name: getattr(layer, "branches", ()) for layer in model.layers}
+
+    def name(block, branch, i):
+        steps = branches[block][int(branch) - 1]
+        place = [j for j, step in enumerate(steps) if not isinstance(step, str)][int(i) - 1]
+        number = int(branch) - 1 + first
+        return f"branch{number}.{place}" if len(steps) > 1 else f"branch{number}"
+
+    return name
+
+
+_PART = {"conv": "conv", "norm": "bn"}
+_BRANCH = r"(stage(\d+)_block(\d+))/branch(\d+)_conv(\d+)/(conv|norm)"
+
+
+def _googlenet_rules(model):
+    branch_module = _branch_module(model, first=1)
+
+    def branch(block, s, b, *place_and_part):
+        *place, part = place_and_part
+        module = f"inception{int(s) + 2}{'abcde'[int(b) - 1]}"
+        return f"{module}.{branch_module(block, *place)}.{_PART[part]}"
+
+    return (
+        (r"stem_conv(\d)/(conv|norm)", lambda i, part: f"conv{i}.{_PART[part]}"),
+        (_BRANCH, branch),
+        (r"aux(\d)_conv1/(conv|norm)", lambda i, part: f"aux{i}.conv.{_PART[part]}"),
+        (r"aux(\d)_conv1", r"aux\1.conv"),
+        (r"aux(\d)_conv2(/conv)?", lambda i, _: f"aux{i}.fc1"),
+        (r"aux(\d)_head", r"aux\1.fc2"),
+        ("head", "fc"),
+    )
+
+
+def _inception_resnet_v2_rules(model):
+    branch_module = _branch_module(model, first=0)
+    stem = ("1a", "2a", "2b", "3b", "4a")
+    last = f"stage3_block{sum(layer.name.startswith('stage3_block') for layer in model.layers)}"
+
+    def block_module(block, s, b):
+        if block == last:
+            return "block8"
+        if b == "1":
+            return f"mixed_{('5b', '6a', '7a')[int(s) - 1]}"
+        return f"repeat{('', '_1', '_2')[int(s) - 1]}.{int(b) - 2}"
+
+    def branch(block, s, b, *place_and_part):
+        *place, part = place_and_part
+        return f"{block_module(block, s, b)}.{branch_module(block, *place)}.{_PART[part]}"
+
+    return (
+        (r"stem_conv(\d)/(conv|norm)", lambda i, part: f"conv2d_{stem[int(i) - 1]}.{_PART[part]}"),
+        (_BRANCH, branch),
+        (r"(stage(\d+)_block(\d+))/conv1/conv", lambda *b: f"{block_module(*b)}.conv2d"),
+        (r"stage3_conv1/(conv|norm)", lambda part: f"conv2d_7b.{_PART[part]}"),
+        ("head", "classif"),
+    )
+
+
+def to_torch_arrays(model):
+    """Dict of key to NumPy array, as a PyTorch checkpoint would have them."""
+    layout = torch_layout(model)
+    weights = {weight.path: weight for weight in model.weights}
+    arrays = {
+        entry.key: np.ascontiguousarray(
+            entry.write(keras.ops.convert_to_numpy(weights[path]))
+        )
+        for path, entry in layout.entries.items()
+    }
+    return {**arrays, **layout.constants}
