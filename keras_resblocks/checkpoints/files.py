@@ -83,7 +83,9 @@ def read_h5_layers(path):
                 f"Received: weights={os.fspath(path)!r}, which has no layer names"
             )
         layers = {
-            name: [np.asarray(group[name][weight]) for weight in _names(group[name], "weight_names")]
+            name: [
+                np.asarray(group[name][weight]) for weight in _names(group[name], "weight_names")
+            ]
             for name in names
         }
     return {name: arrays for name, arrays in layers.items() if arrays}

@@ -195,7 +195,7 @@ def _keras_name(network):
     if network not in KERAS:
         raise ValueError(
             '`weights="imagenet"` must be for one of the structures of keras.applications: '
-            f"{', '.join(KERAS)}. {_others(network)}Received: network {network!r}"
+            f"{', '.join(KERAS)}. {_others(network)}Received: weights='imagenet' for {network!r}"
         )
     return network
 

@@ -61,8 +61,7 @@ class ImagePreprocessing(keras.layers.Layer):
         self.resize = self.size if resize is None else validation.positive_int("resize", resize)
         if self.resize < self.size:
             raise ValueError(
-                "`resize` must be no less than `size`. "
-                f"Received: resize={resize!r}, size={size!r}"
+                f"`resize` must be no less than `size`. Received: resize={resize!r}, size={size!r}"
             )
         self.interpolation = validation.one_of(
             "interpolation", interpolation, ("nearest", "bilinear", "bicubic", "lanczos3")

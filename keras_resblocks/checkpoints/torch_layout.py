@@ -42,8 +42,10 @@ def torch_layout(model):
     return Layout(
         entries,
         constants,
-        lambda key: key.endswith("num_batches_tracked")
-        or any(key.startswith(f"{module}.") for module in absent),
+        lambda key: (
+            key.endswith("num_batches_tracked")
+            or any(key.startswith(f"{module}.") for module in absent)
+        ),
     )
 
 
@@ -233,9 +235,7 @@ def to_torch_arrays(model):
     layout = torch_layout(model)
     weights = {weight.path: weight for weight in model.weights}
     arrays = {
-        entry.key: np.ascontiguousarray(
-            entry.write(keras.ops.convert_to_numpy(weights[path]))
-        )
+        entry.key: np.ascontiguousarray(entry.write(keras.ops.convert_to_numpy(weights[path])))
         for path, entry in layout.entries.items()
     }
     return {**arrays, **layout.constants}

@@ -13,9 +13,7 @@ from keras_resblocks.layers.units import ConvComposite, branch_output
 from keras_resblocks.layers.wiring import Chain, Scale
 
 
-exit_activations = templates.Slot(
-    "exit_activation", templates.activation.names, inheritable=True
-)
+exit_activations = templates.Slot("exit_activation", templates.activation.names, inheritable=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +72,11 @@ def _shortcut_steps(policy, channels, filters, strides, preactivation):
     def fitted(step):
         if not isinstance(step, steps.STEPS):
             return shortcuts.layer_template(step)
-        if preactivation and isinstance(step, steps.Conv) and step.normalization == templates.INHERIT:
+        if (
+            preactivation
+            and isinstance(step, steps.Conv)
+            and step.normalization == templates.INHERIT
+        ):
             return dataclasses.replace(step, normalization=None)
         return step
 

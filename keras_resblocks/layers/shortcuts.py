@@ -101,9 +101,7 @@ class ZeroPadShortcut(Shortcut):
         return (Subsample(filters, strides),)
 
 
-_normalization = templates.Slot(
-    "normalization", templates.normalization.names, inheritable=True
-)
+_normalization = templates.Slot("normalization", templates.normalization.names, inheritable=True)
 
 
 class _ConvolutionShortcut(Shortcut):

@@ -154,9 +154,7 @@ def _layer(name, part, options):
 def _classifier(x, prefix, *, dropout, units, activation, options):
     placed = {key: options[key] for key in _HEAD_OPTIONS if key in options}
     if dropout:
-        layer = keras.layers.Dropout(
-            dropout, name=f"{prefix}_dropout", dtype=placed.get("dtype")
-        )
+        layer = keras.layers.Dropout(dropout, name=f"{prefix}_dropout", dtype=placed.get("dtype"))
         x = layer(x)
     return keras.layers.Dense(units, activation=activation, name=prefix, **placed)(x)
 
@@ -259,7 +257,9 @@ def merge_options(spec, block_options):
 
 def read_options(options):
     """The options, the pluggable ones as templates and policies."""
-    return {key: _READERS[key](value) if key in _READERS else value for key, value in options.items()}
+    return {
+        key: _READERS[key](value) if key in _READERS else value for key, value in options.items()
+    }
 
 
 # Read once for the whole network, rather than by every block.

@@ -95,7 +95,8 @@ def cost(
         }
         given = {name: value for name, value in given.items() if value is not None}
         if given:
-            raise ValueError(f"A built `model` takes no further arguments. Received: {given}")
+            received = ", ".join(f"{name}={value!r}" for name, value in given.items())
+            raise ValueError(f"A built `model` takes no further arguments. Received: {received}")
         return _cost_of_model(model)
     spec = get_spec(model)
     classes = validation.positive_int("classes", spec.classes if classes is None else classes)

@@ -57,6 +57,7 @@ TINY = {
 
 NETWORKS = {
     **{name: (name, {}) for name in kr.list_models()},
+    "googlenet_torchvision_aux": ("googlenet_torchvision", {"aux_heads": True}),
     "googlenet_96": ("googlenet", {"input_shape": (96, 96, 1), "classes": 10}),
     "course": (COURSE, {}),
     "resnet18_biased_shortcuts": ("resnet18", BIASED_SHORTCUTS),

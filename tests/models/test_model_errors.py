@@ -228,21 +228,49 @@ CASES = {
     ),
     "weights that are no path": (create(weights=3), ["`weights`", "Received: weights=3"]),
     "directory as weights": (create(weights="."), ["`weights`", "Received: weights='.'"]),
-    "imagenet weights": (
+    "imagenet weights of another structure": (
         create("resnet50", weights="imagenet"),
-        ["`weights`", "None", "path", ".weights.h5", "Received: weights='imagenet'"],
+        ['`weights="imagenet"`', "resnet50_keras", "timm/resnet50.a1_in1k", "for 'resnet50'"],
     ),
-    "imagenet weights without a top": (
-        create("resnet50", weights="imagenet", include_top=False, classes=6),
-        ["`weights`", "None", "path", ".weights.h5", "Received: weights='imagenet'"],
+    "imagenet weights for a spec of one's own": (
+        create(weights="imagenet"),
+        ['`weights="imagenet"`', "resnet50_keras", "Received: weights='imagenet' for None"],
     ),
-    "imagenet weights for other classes": (
-        create("resnet50", weights="imagenet", classes=6),
-        ['`weights="imagenet"`', "`include_top=True`", "`classes`", "1000", "Received: classes=6"],
+    "weights that torchvision does not have": (
+        create("resnet50", weights="torchvision/resnet50.IMAGENET1K_V3"),
+        ["`weights`", "torchvision/resnet50.IMAGENET1K_V2", "Received: weights='torchvision/res"],
     ),
-    "imagenet weights for the classes of a spec": (
-        create("resnet20_cifar", weights="imagenet"),
-        ['`weights="imagenet"`', "`classes`", "1000", "Received: classes=10"],
+    "a network that torchvision does not have": (
+        create("resnet50", weights="torchvision/resnet5"),
+        ["`weights`", "Did you mean 'resnet50'", "Received: weights='torchvision/resnet5'"],
+    ),
+    "no auxiliary classifiers": (
+        create("resnet18", aux_heads=True),
+        ["`aux_heads=True`", "googlenet_torchvision", "Received: aux_heads=True"],
+    ),
+    "auxiliary classifiers without a top": (
+        create("googlenet", aux_heads=True, include_top=False),
+        ["`aux_heads=True`", "`include_top=True`", "include_top=False"],
+    ),
+    "auxiliary classifiers in numbers": (
+        create("googlenet", aux_heads=2),
+        ["`aux_heads`", "True or False", "Received: aux_heads=2"],
+    ),
+    "auxiliary classifiers for open sizes": (
+        create("googlenet", aux_heads=True, input_shape=(None, None, 3)),
+        ["`input_shape`", "`aux_heads=True`", "stage2_block1"],
+    ),
+    "output stride that no stage has": (
+        create("resnet18", output_stride=6),
+        ["`output_stride`", "[4, 8, 16, 32]", "Received: output_stride=6"],
+    ),
+    "output stride of an inception network": (
+        create("googlenet", output_stride=8),
+        ["`output_stride`", "inception", "Received: output_stride=8"],
+    ),
+    "output stride and dilation": (
+        create("resnet18", output_stride=8, dilation_rate=2),
+        ["`output_stride`", "`dilation_rate`", "Received: output_stride=8, dilation_rate=2"],
     ),
     "drop path without a shortcut": (
         create(shortcut=None, drop_path_rate=0.5),
@@ -263,7 +291,7 @@ CASES = {
     ),
     "options for a model that is built": (
         lambda: kr.cost(quick_model(SPEC), activation="elu"),
-        ["`model`", "no further arguments", "'activation': 'elu'"],
+        ["`model`", "no further arguments", "Received: activation='elu'"],
     ),
     "spec: unknown block": (
         resnet(block="basic"),
