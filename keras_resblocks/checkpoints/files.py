@@ -56,7 +56,8 @@ def state_dict_arrays(content, source="the state dict"):
                 content = content[name]
     if not isinstance(content, dict) or not content:
         raise ValueError(
-            f"`weights` must be a state dict: names and tensors. Received: {type(content)} in {source}"
+            "`weights` must be a state dict: names and tensors. "
+            f"Received: {type(content)} in {source}"
         )
     return {key: _array(key, value) for key, value in content.items()}
 
@@ -83,10 +84,8 @@ def read_h5_layers(path):
                 f"Received: weights={os.fspath(path)!r}, which has no layer names"
             )
         layers = {
-            name: [
-                np.asarray(group[name][weight]) for weight in _names(group[name], "weight_names")
-            ]
-            for name in names
+            name: [np.asarray(layer[weight]) for weight in _names(layer, "weight_names")]
+            for name, layer in ((name, group[name]) for name in names)
         }
     return {name: arrays for name, arrays in layers.items() if arrays}
 

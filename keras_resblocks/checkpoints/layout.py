@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-
 HEAD = re.compile(r"(aux\d+_)?head/")  # paths of the classifiers
 
 

@@ -103,7 +103,7 @@ def _stem_depth(layers):
 
 
 def _resnet_rules(model, layers):
-    """Torchvision's `resnet.py` and timm's."""
+    """As in torchvision's and timm's `resnet.py`."""
     depth = _stem_depth(layers)
     # timm's ResNet-D has a pooling before each shortcut's convolution, if only for show.
     pooled = any(
@@ -139,7 +139,7 @@ _BLOCK = r"stage(\d+)_block(\d+)/"
 
 
 def _resnet_v2_rules(layers):
-    """timm's `resnetv2.py`."""
+    """As in timm's `resnetv2.py`."""
     depth = _stem_depth(layers)
 
     def block(s, b, rest):
@@ -161,7 +161,7 @@ def _resnet_v2_rules(layers):
 
 
 def _inception_rules(model, layers):
-    """Torchvision's `googlenet.py`, timm's `inception_resnet_v2.py`, or names of our own."""
+    """As in torchvision's `googlenet.py` or timm's `inception_resnet_v2.py`, or our own."""
     blocks = [re.match(r"stage(\d+)_block\d+$", layer.name) for layer in model.layers]
     stages = [match[1] for match in blocks if match]
     sizes = tuple(stages.count(stage) for stage in sorted({*stages}))

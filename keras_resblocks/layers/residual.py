@@ -12,7 +12,6 @@ from keras_resblocks.layers.stochastic_depth import StochasticDepth
 from keras_resblocks.layers.units import ConvComposite, branch_output
 from keras_resblocks.layers.wiring import Chain, Scale
 
-
 exit_activations = templates.Slot("exit_activation", templates.activation.names, inheritable=True)
 
 

@@ -14,7 +14,6 @@ import keras
 
 from keras_resblocks import validation
 
-
 INHERIT = "inherit"  # as the owner's own option says
 
 
