@@ -82,12 +82,13 @@ def to_torch_state_dict(model, *, as_numpy=False):
     return {key: torch.tensor(array) for key, array in arrays.items()}
 
 
-def preprocessing(weights, network=None):
+def preprocessing(weights, network=None, *, size=None):
     """The layer that prepares images for published weights, as they were trained.
 
     Args:
         weights: a name of published weights, as in `create_model`.
         network: the name of the network; only for `weights="imagenet"`.
+        size: side of the images in pixels, where it is not to be the published one.
 
     Returns:
         An `ImagePreprocessing`: RGB images of any size, with values from 0 to 255, to the
@@ -100,11 +101,11 @@ def preprocessing(weights, network=None):
     """
     library, model = _parse(weights)
     if library == "keras":
-        return keras_recipe(_keras_name(network)).layer()
+        return keras_recipe(_keras_name(network)).layer(size)
     if library == "torchvision":
-        return _torchvision_recipe(*_torchvision_entry(model)).layer()
+        return _torchvision_recipe(*_torchvision_entry(model)).layer(size)
     if library == "timm":
-        return timm_recipe(json.loads(_from_hub(model, "config.json").read_text())).layer()
+        return timm_recipe(json.loads(_from_hub(model, "config.json").read_text())).layer(size)
     raise ValueError(
         '`weights` must be the name of published weights: "imagenet", "timm/..." or '
         f'"torchvision/...". Received: weights={weights!r}'

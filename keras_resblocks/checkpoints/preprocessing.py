@@ -20,9 +20,13 @@ class Recipe:
     std: tuple = (0.229, 0.224, 0.225)
     channel_order: str = "rgb"
 
-    def layer(self):
-        """A layer that does it."""
-        return ImagePreprocessing(**dataclasses.asdict(self), name="preprocessing")
+    def layer(self, size=None):
+        """A layer that does it, to squares of another `size` where one is given."""
+        arguments = dataclasses.asdict(self)
+        if size is not None:
+            arguments["size"] = validation.positive_int("size", size)
+            arguments["resize"] = round(self.resize * size / self.size)
+        return ImagePreprocessing(**arguments, name="preprocessing")
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -40,8 +44,8 @@ class ImagePreprocessing(keras.layers.Layer):
         channel_order: of the output, `"rgb"` or `"bgr"`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
-    Input shape: `(batch, height, width, 3)`, or channels first. Output shape:
-    `(batch, size, size, 3)`, or channels first.
+    Input shape: `(batch, height, width, 3)`, or channels first; or 1 channel, gray, which is
+    repeated. Output shape: `(batch, size, size, 3)`, or channels first.
     """
 
     def __init__(
@@ -77,7 +81,15 @@ class ImagePreprocessing(keras.layers.Layer):
             ("channels_last", "channels_first"),
         )
         self._channels_first = self.data_format == "channels_first"
-        self.built = True
+
+    def build(self, input_shape):
+        axis = 1 if self._channels_first else -1
+        if len(input_shape) != 4 or input_shape[axis] not in (1, 3):
+            raise ValueError(
+                f"The input of {type(self).__name__} must be a batch of images with 1 or 3 "
+                f"channels (data_format={self.data_format!r}). "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
 
     def call(self, images):
         images = keras.ops.cast(images, self.compute_dtype)
@@ -107,9 +119,10 @@ class ImagePreprocessing(keras.layers.Layer):
         )
 
     def _crop(self, images):
-        height, width = self._sizes(images)
-        top, left = (height - self.size) // 2, (width - self.size) // 2
-        rows, columns = slice(top, top + self.size), slice(left, left + self.size)
+        rows, columns = (
+            slice(first, first + self.size)
+            for first in (_half(size - self.size) for size in self._sizes(images))
+        )
         if self._channels_first:
             return images[:, :, rows, columns]
         return images[:, rows, columns]
@@ -120,8 +133,8 @@ class ImagePreprocessing(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         if self._channels_first:
-            return (input_shape[0], input_shape[1], self.size, self.size)
-        return (input_shape[0], self.size, self.size, input_shape[-1])
+            return (input_shape[0], 3, self.size, self.size)
+        return (input_shape[0], self.size, self.size, 3)
 
     def get_config(self):
         return {
@@ -134,6 +147,11 @@ class ImagePreprocessing(keras.layers.Layer):
             "channel_order": self.channel_order,
             "data_format": self.data_format,
         }
+
+
+def _half(number):
+    """Half of an integer, rounded to even as Python's `round`; also of a tensor."""
+    return (number + number // 2 % 2) // 2
 
 
 def timm_recipe(config):

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import keras_resblocks as kr
 
@@ -16,13 +18,13 @@ EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.slow
 
 
-def run_example(name, *arguments):
+def run_example(name, *arguments, **environment):
     """The lines that an example prints."""
     process = subprocess.run(
         [sys.executable, EXAMPLES / name, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend(), **environment},
     )
     assert process.returncode == 0, process.stderr
     return process.stdout.splitlines()
@@ -72,3 +74,29 @@ def test_backend_option_chooses_the_backend(backend, tmp_path):
     lines = run_example("search_digits.py", *options)
     assert accuracy_of(lines[-1]) >= 0
     assert any(line.startswith("trial  1 of 1 |") for line in lines)
+
+
+def test_finetuning_starts_from_published_weights(tmp_path):
+    network = kr.create_model("resnet18", input_shape=(32, 32, 3))
+    snapshot = tmp_path / "hub" / "models--timm--resnet18.a1_in1k" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)  # as the hub's own cache
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(snapshot.name)
+    weights = kr.to_torch_state_dict(network, as_numpy=True)
+    safetensors.numpy.save_file(weights, snapshot / "model.safetensors")
+    cfg = {"input_size": [3, 224, 224], "crop_pct": 0.95, "mean": [0.5] * 3, "std": [0.5] * 3}
+    (snapshot / "config.json").write_text(json.dumps({"pretrained_cfg": cfg}))
+
+    out = tmp_path / "out"
+    offline = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    lines = run_example("finetune.py", "--epochs", 0, "--out", out, **offline)
+    assert accuracy_of(lines[-2]) > 0.1  # of ten classes; only the classifier was trained
+    trained = safetensors.numpy.load_file(out / "finetuned.safetensors")
+    assert trained.pop("fc.weight").shape == (10, 512)
+    assert trained.pop("fc.bias").shape == (10,)
+    assert all((array == weights[key]).all() for key, array in trained.items())
+
+    model = keras.saving.load_model(out / "finetuned.keras")
+    images = np.full((2, 8, 8, 1), 255, "uint8")
+    assert model.predict(images, verbose=0).shape == (2, 10)

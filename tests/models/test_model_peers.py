@@ -85,9 +85,11 @@ def randomized(torch, model, fixed_gamma):
     def uniform(tensor, low, high):
         tensor.data.uniform_(low, high, generator=generator)
 
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             deviation = math.sqrt(2 / module.weight[0].numel())
+            if ".se." in name:  # else the sigmoids are steps, and float32 differs from float64
+                deviation *= 1e-2
             module.weight.data.normal_(0, deviation, generator=generator)
             if module.bias is not None:
                 uniform(module.bias, -0.1, 0.1)
