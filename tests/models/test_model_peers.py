@@ -10,7 +10,7 @@ from networks import count, outputs_of, quick_model
 
 import keras_resblocks as kr
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
 SIZES = (224, 193)
 
