@@ -20,16 +20,16 @@ class Weights:
     top1: float
 
 
-# keras.io/api/applications
+# keras.io/api/applications: (function, top-1).
 KERAS = {
-    "resnet50_keras": 74.9,
-    "resnet101_keras": 76.4,
-    "resnet152_keras": 76.6,
-    "resnet50v2_keras": 76.0,
-    "resnet101v2_keras": 77.2,
-    "resnet152v2_keras": 78.0,
-    "inception_v3_keras": 77.9,
-    "inception_resnet_v2_keras": 80.3,
+    "resnet50_keras": ("ResNet50", 74.9),
+    "resnet101_keras": ("ResNet101", 76.4),
+    "resnet152_keras": ("ResNet152", 76.6),
+    "resnet50v2_keras": ("ResNet50V2", 76.0),
+    "resnet101v2_keras": ("ResNet101V2", 77.2),
+    "resnet152v2_keras": ("ResNet152V2", 78.0),
+    "inception_v3_keras": ("InceptionV3", 77.9),
+    "inception_resnet_v2_keras": ("InceptionResNetV2", 80.3),
 }
 
 # Torchvision's `models`: (first digits of the file's SHA-256, shorter side before the crop,
@@ -112,7 +112,7 @@ _OUR_NAMES = {
 
 
 def _all():
-    for network, top1 in KERAS.items():
+    for network, (_, top1) in KERAS.items():
         yield Weights("imagenet", network, top1)
     for network, versions in TORCHVISION.items():
         for version, (_, _, top1) in versions.items():

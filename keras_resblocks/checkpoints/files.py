@@ -6,6 +6,8 @@ import tempfile
 
 import numpy as np
 
+from keras_resblocks.checkpoints.layout import is_numeric
+
 
 def missing_package(package, purpose, extra):
     """The error for an optional package that is not installed."""
@@ -59,7 +61,7 @@ def state_dict_arrays(content, source="the state dict"):
             "`weights` must be a state dict: names and tensors. "
             f"Received: {type(content)} in {source}"
         )
-    return {key: _array(key, value) for key, value in content.items()}
+    return {str(key): _array(key, value) for key, value in content.items()}
 
 
 def _array(key, value):
@@ -80,7 +82,8 @@ def read_h5_layers(path):
         names = _names(group, "layer_names")
         if not names:
             raise ValueError(
-                "`weights` must be a `.h5` file of keras.applications, or end in `.weights.h5`. "
+                "`weights` must be a `.h5` file of keras.applications (one that ends in "
+                "`.weights.h5` is for `create_model(weights=...)`). "
                 f"Received: weights={os.fspath(path)!r}, which has no layer names"
             )
         layers = {
@@ -102,7 +105,8 @@ def _names(group, attribute):
 def weights_h5_shapes(path):
     """Dict of the name of each variable in a `.weights.h5` file to its shape.
 
-    The state of an optimizer is left out, as Keras does when a model has none.
+    The shape is None where it holds no numbers. The state of an optimizer is left out, as Keras
+    does when a model has none.
     """
     import h5py
 
@@ -110,7 +114,7 @@ def weights_h5_shapes(path):
 
     def visit(name, item):
         if isinstance(item, h5py.Dataset) and "/vars/" in f"/{name}":
-            shapes[name] = item.shape
+            shapes[name] = item.shape if is_numeric(item) else None
 
     with _h5_file(path, h5py) as file:
         file.visititems(visit)

@@ -90,6 +90,7 @@ def assign(model, layout, arrays, *, new_head=False, adapt_channels=False):
         "unexpected": [
             key for key in arrays if key not in expected and not layout.is_optional(key)
         ],
+        "not of numbers": [key for key in expected if not is_numeric(arrays.get(key))],
         "of another shape": [
             f"{key}: expected {tuple(shape)}, received {arrays[key].shape}"
             for key, shape in expected.items()
@@ -104,6 +105,12 @@ def assign(model, layout, arrays, *, new_head=False, adapt_channels=False):
     values = {path: entry.read(arrays[entry.key]) for path, entry in entries.items()}
     for path, value in values.items():
         weights[path].assign(value)
+
+
+def is_numeric(array):
+    """Whether an array, or None, holds nothing but numbers."""
+    # Kind V has the small floats that NumPy does not know itself.
+    return array is None or array.dtype.kind in "fiub" or "float" in array.dtype.name
 
 
 def raise_problems(problems, limit=8):
@@ -122,12 +129,20 @@ def raise_problems(problems, limit=8):
 
 def _fit_first_convolution(weights, entries, arrays):
     """Sums a kernel for RGB over its channels, or repeats it over as many as the model has."""
-    path = next(path for path in entries if path.endswith("/kernel"))
-    entry, channels = entries[path], weights[path].shape[-2]
-    if entry.key not in arrays or arrays[entry.key].ndim != len(entry.shape):
+    kernels = [path for path in entries if path.endswith("/kernel")]
+    first_layer = kernels[0].partition("/")[0]
+    channels = weights[kernels[0]].shape[-2]
+    for path in kernels:  # without a stem, a block's shortcut sees the image as well
+        if path.startswith(f"{first_layer}/") and weights[path].shape[-2] == channels != 3:
+            _fit_kernel(entries[path], channels, arrays)
+
+
+def _fit_kernel(entry, channels, arrays):
+    array = arrays.get(entry.key)
+    if array is None or array.ndim != len(entry.shape) or not is_numeric(array):
         return
-    kernel = entry.read(arrays[entry.key])  # (*window, RGB, filters)
-    if kernel.shape[-2] != 3 or channels == 3:
+    kernel = entry.read(array)  # (*window, channels, filters)
+    if kernel.shape[-2] != 3:
         return
     if channels == 1:
         kernel = kernel.sum(axis=-2, keepdims=True)

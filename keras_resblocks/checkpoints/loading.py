@@ -79,7 +79,13 @@ def to_torch_state_dict(model, *, as_numpy=False):
         import torch
     except ImportError:
         raise files.missing_package("torch", "A state dict of tensors", "torch") from None
-    return {key: torch.tensor(array) for key, array in arrays.items()}
+
+    def tensor(array):
+        if array.dtype.name == "bfloat16":  # which NumPy and PyTorch do not share
+            return torch.tensor(array.astype("float32")).bfloat16()
+        return torch.tensor(array)
+
+    return {key: tensor(array) for key, array in arrays.items()}
 
 
 def preprocessing(weights, network=None, *, size=None):
@@ -208,12 +214,7 @@ def _others(network):
 
 def _published_keras_layers(model, network):
     """Keras's own download, cache and check of the file; and its model, to read them from."""
-    functions = {
-        "inception_v3_keras": keras.applications.InceptionV3,
-        "inception_resnet_v2_keras": keras.applications.InceptionResNetV2,
-    }
-    name = network.replace("resnet", "ResNet").replace("v2_", "V2_").removesuffix("_keras")
-    function = functions.get(network) or getattr(keras.applications, name)
+    function = getattr(keras.applications, KERAS[network][0])
     has_head = any(layer.name == "head" and layer.units == 1000 for layer in model.layers)
     return layers_of_model(function(weights="imagenet", include_top=has_head))
 
@@ -221,6 +222,11 @@ def _published_keras_layers(model, network):
 def _keras_layers(weights):
     if isinstance(weights, keras.Model):
         return layers_of_model(weights)
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(
+            "`weights` must be a model of keras.applications or the path of one of its `.h5` "
+            f"files. Received: weights={weights!r}"
+        )
     return files.read_h5_layers(weights)
 
 

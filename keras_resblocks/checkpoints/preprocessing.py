@@ -29,6 +29,25 @@ class Recipe:
         return ImagePreprocessing(**arguments, name="preprocessing")
 
 
+def _bilinear(x):
+    return keras.ops.relu(1 - x)
+
+
+def _bicubic(x):  # Keys 1981, with a = -0.5 as in Pillow
+    near = (1.5 * x - 2.5) * x**2 + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return keras.ops.where(x < 1, near, keras.ops.where(x < 2, far, 0.0))
+
+
+def _lanczos3(x):
+    p = math.pi * keras.ops.maximum(x, 1e-6)
+    return keras.ops.where(x < 3, 3 * keras.ops.sin(p) * keras.ops.sin(p / 3) / p**2, 0.0)
+
+
+# The weight of a pixel by its distance; spread where the image shrinks (antialiasing).
+_KERNELS = {"bilinear": _bilinear, "bicubic": _bicubic, "lanczos3": _lanczos3}
+
+
 @keras.saving.register_keras_serializable(package="keras_resblocks")
 class ImagePreprocessing(keras.layers.Layer):
     """From RGB images of any size, values 0 to 255, to what a network expects.
@@ -68,12 +87,10 @@ class ImagePreprocessing(keras.layers.Layer):
                 f"`resize` must be no less than `size`. Received: resize={resize!r}, size={size!r}"
             )
         self.interpolation = validation.one_of(
-            "interpolation", interpolation, ("nearest", "bilinear", "bicubic", "lanczos3")
+            "interpolation", interpolation, ("nearest", *_KERNELS)
         )
-        self.mean, self.std = (
-            tuple(validation.finite_number(name, value) for value in values)
-            for name, values in (("mean", mean), ("std", std))
-        )
+        self.mean = _three_numbers("mean", mean, validation.finite_number)
+        self.std = _three_numbers("std", std, validation.positive_number)
         self.channel_order = validation.one_of("channel_order", channel_order, ("rgb", "bgr"))
         self.data_format = validation.one_of(
             "data_format",
@@ -83,53 +100,57 @@ class ImagePreprocessing(keras.layers.Layer):
         self._channels_first = self.data_format == "channels_first"
 
     def build(self, input_shape):
-        axis = 1 if self._channels_first else -1
-        if len(input_shape) != 4 or input_shape[axis] not in (1, 3):
-            raise ValueError(
-                f"The input of {type(self).__name__} must be a batch of images with 1 or 3 "
-                f"channels (data_format={self.data_format!r}). "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
+        self._check(input_shape)
 
     def call(self, images):
-        images = keras.ops.cast(images, self.compute_dtype)
-        images = self._crop(self._resized(images))
+        self._check(images.shape)
+        images = self._resized_and_cropped(keras.ops.cast(images, "float32"))
         if self.channel_order == "bgr":
             images = keras.ops.flip(images, axis=1 if self._channels_first else -1)
-        return images * self._per_channel(1 / (255 * np.array(self.std))) - self._per_channel(
-            np.array(self.mean) / np.array(self.std)
+        shape = (3, 1, 1) if self._channels_first else (3,)  # also makes three channels of one
+        mean, std = (
+            keras.ops.convert_to_tensor(np.reshape(values, shape), "float32")
+            for values in (self.mean, self.std)
         )
+        return keras.ops.cast(images / (255 * std) - mean / std, self.compute_dtype)
 
-    def _sizes(self, images):
+    def _check(self, shape):
+        axis = 1 if self._channels_first else -1
+        if len(shape) != 4 or shape[axis] not in (1, 3):
+            raise ValueError(
+                f"The input of {type(self).__name__} must be a batch of images with 1 or 3 "
+                f"channels (data_format={self.data_format!r}). Received: shape {tuple(shape)}"
+            )
+
+    def _resized_and_cropped(self, images):
         sizes = keras.ops.shape(images)
-        return sizes[2:] if self._channels_first else sizes[1:3]
-
-    def _resized(self, images):
-        height, width = self._sizes(images)
+        height, width = sizes[2:] if self._channels_first else sizes[1:3]
         if isinstance(height, int) and isinstance(width, int):
             shorter = min(height, width)
         else:
             shorter = keras.ops.minimum(height, width)
-        return keras.ops.image.resize(
-            images,
-            (self.resize * height // shorter, self.resize * width // shorter),
-            interpolation=self.interpolation,
-            antialias=True,
-            data_format=self.data_format,
-        )
-
-    def _crop(self, images):
         rows, columns = (
-            slice(first, first + self.size)
-            for first in (_half(size - self.size) for size in self._sizes(images))
+            self._interpolation_matrix(size, self.resize * size // shorter)
+            for size in (height, width)
         )
-        if self._channels_first:
-            return images[:, :, rows, columns]
-        return images[:, rows, columns]
+        form = "bchw,ih,jw->bcij" if self._channels_first else "bhwc,ih,jw->bijc"
+        return keras.ops.einsum(form, images, rows, columns)
 
-    def _per_channel(self, values):
-        shape = (3, 1, 1) if self._channels_first else (3,)
-        return keras.ops.convert_to_tensor(values.reshape(shape), self.compute_dtype)
+    def _interpolation_matrix(self, size, resized):
+        """What each of `self.size` positions at the center of `resized` takes of `size` pixels.
+
+        `keras.ops.image.resize` needs sizes that are known before the images are.
+        """
+        ratio = keras.ops.cast(size, "float32") / keras.ops.cast(resized, "float32")
+        first = keras.ops.cast(_half(resized - self.size), "float32")
+        centers = (keras.ops.arange(self.size, dtype="float32") + first + 0.5) * ratio - 0.5
+        pixels = keras.ops.arange(size, dtype="float32")
+        if self.interpolation == "nearest":
+            nearest = keras.ops.floor(centers + 0.5)[:, None]
+            return keras.ops.cast(pixels == nearest, "float32")
+        distances = keras.ops.abs(pixels - centers[:, None]) / keras.ops.maximum(ratio, 1.0)
+        weights = _KERNELS[self.interpolation](distances)
+        return weights / keras.ops.sum(weights, axis=1, keepdims=True)
 
     def compute_output_shape(self, input_shape):
         if self._channels_first:
@@ -147,6 +168,15 @@ class ImagePreprocessing(keras.layers.Layer):
             "channel_order": self.channel_order,
             "data_format": self.data_format,
         }
+
+
+def _three_numbers(argument, values, check):
+    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != 3:
+        raise ValueError(
+            f"`{argument}` must be three numbers, one for each channel. "
+            f"Received: {argument}={values!r}"
+        )
+    return tuple(check(argument, value) for value in values)
 
 
 def _half(number):

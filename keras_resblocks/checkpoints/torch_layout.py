@@ -38,7 +38,12 @@ def torch_layout(model):
                 constants[f"{module}.weight"] = np.ones(shape, "float32")
             if "beta" not in weights:
                 constants[f"{module}.bias"] = np.zeros(shape, "float32")
-    absent = [name_of(path) for path in _OPTIONAL if path not in layers]
+    present = {path.partition("/")[0] for path in layers}
+    absent = [
+        name_of(name)
+        for name in _OPTIONAL
+        if name not in present and (name == "head" or name_of(name) != name)
+    ]
     return Layout(
         entries,
         constants,

@@ -1,0 +1,467 @@
+"""`ImagePreprocessing` against Pillow and keras.applications, and the recipes of the weights."""
+
+import json
+
+import huggingface_hub
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+from helpers import assert_close, randomize, to_numpy
+
+import keras_resblocks as kr
+from keras_resblocks.checkpoints import ImagePreprocessing
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OPTIONS = {"size": 24, "resize": 28, "mean": MEAN, "std": STD}
+FILTERS = {"bilinear": PIL.Image.Resampling.BILINEAR, "bicubic": PIL.Image.Resampling.BICUBIC}
+
+SIZES = {
+    "landscape": (60, 93),
+    "portrait": (75, 49),
+    "square": (64, 64),
+    "small": (17, 21),
+    "long": (30, 200),
+    "of the right size": (28, 28),
+    "a column more on one side": (40, 53),  # 28 x 37, of which 24 are left: 6.5 on each side
+    "a column more on the other side": (40, 56),  # 28 x 39: 7.5 on each side
+    "a row more on one side": (53, 40),
+    "a row more on the other side": (56, 40),
+}
+
+
+def smooth_image(height, width, seed=0):
+    """Waves, 12 pixels or more from crest to crest, that stay clear of black and white."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    image = np.full((height, width, 3), 127.0)
+    for channel in range(3):
+        for _ in range(3):
+            fy, fx = rng.uniform(-1 / 12, 1 / 12, 2)
+            wave = np.sin(2 * np.pi * (fy * y + fx * x + rng.uniform()))
+            image[..., channel] += 30 * wave
+    return image.round().astype("uint8")
+
+
+def smooth_images(height, width, count=2):
+    return np.stack([smooth_image(height, width, seed) for seed in range(count)])
+
+
+def expected_of(image, size, resize, interpolation, mean, std):
+    """What torchvision's and timm's transforms make of an image."""
+    height, width = image.shape[:2]
+    if height <= width:
+        height, width = resize, int(resize * width / height)
+    else:
+        height, width = int(resize * height / width), resize
+    pil = PIL.Image.fromarray(image).resize((width, height), FILTERS[interpolation])
+    top, left = round((height - size) / 2.0), round((width - size) / 2.0)
+    pil = pil.crop((left, top, left + size, top + size))
+    return (np.asarray(pil) / 255 - mean) / std
+
+
+def outputs_of(layer, images):
+    return to_numpy(layer(images))
+
+
+def assert_like_pillow(outputs, expected, std=STD):
+    """Equal but for the rounding of Pillow's values to integers."""
+    errors = np.abs(outputs - expected) * (255 * np.array(std))
+    assert errors.mean() < 0.5
+    assert errors.max() < 1.5
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize("size", SIZES)
+def test_images_are_prepared_as_with_pillow(size, interpolation):
+    options = {**OPTIONS, "interpolation": interpolation}
+    images = smooth_images(*SIZES[size])
+    outputs = outputs_of(ImagePreprocessing(**options), images)
+    for output, image in zip(outputs, images, strict=True):
+        assert_like_pillow(output, expected_of(image, **options))
+
+
+def test_a_shift_by_a_pixel_would_show():
+    image = smooth_image(*SIZES["square"])
+    expected = expected_of(image, **OPTIONS, interpolation="bilinear")
+    shifted = expected_of(np.roll(image, 2, axis=1), **OPTIONS, interpolation="bilinear")
+    with pytest.raises(AssertionError):
+        assert_like_pillow(shifted, expected)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos3"])
+def test_every_interpolation_runs_and_keeps_a_plain_image(interpolation):
+    images = np.full((1, 40, 56, 3), 100.0, "float32")
+    layer = ImagePreprocessing(24, resize=28, interpolation=interpolation)
+    assert_close(outputs_of(layer, images), np.full((1, 24, 24, 3), 100 / 255, "float32"))
+
+
+def test_without_options_values_are_scaled_to_1():
+    images = smooth_images(24, 24)
+    assert_close(outputs_of(ImagePreprocessing(24), images), (images / 255).astype("float32"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "float64"])
+def test_integers_and_floats_are_taken(dtype):
+    images = smooth_images(40, 56)
+    layer = ImagePreprocessing(**OPTIONS)
+    expected = outputs_of(layer, images.astype("float32"))
+    outputs = layer(images.astype(dtype))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    assert_close(outputs, expected)
+
+
+@pytest.mark.parametrize("options", [OPTIONS, {**OPTIONS, "channel_order": "bgr"}])
+def test_channels_first_is_channels_last_transposed(options):
+    images = smooth_images(40, 56)
+    last = ImagePreprocessing(**options)
+    first = ImagePreprocessing(**options, data_format="channels_first")
+    outputs = outputs_of(first, images.transpose(0, 3, 1, 2))
+    assert outputs.shape == (2, 3, 24, 24)
+    assert_close(outputs, outputs_of(last, images).transpose(0, 3, 1, 2))
+
+
+def test_the_data_format_is_that_of_keras():
+    keras.config.set_image_data_format("channels_first")
+    layer = ImagePreprocessing(**OPTIONS)
+    assert layer.data_format == "channels_first"
+    assert layer.compute_output_shape((2, 3, 40, 56)) == (2, 3, 24, 24)
+
+
+def test_mean_and_std_are_in_the_order_of_the_output():
+    images = smooth_images(24, 24)
+    mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 1.0, 2.0])
+    layer = ImagePreprocessing(24, mean=mean, std=std, channel_order="bgr")
+    assert_close(
+        outputs_of(layer, images), ((images[..., ::-1] / 255 - mean) / std).astype("float32")
+    )
+
+
+@pytest.mark.parametrize("channel_order", ["rgb", "bgr"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_gray_image_is_one_of_three_equal_channels(channel_order, data_format):
+    axis = -1 if data_format == "channels_last" else 1
+    gray = smooth_images(40, 56)[..., :1]
+    gray = gray if axis == -1 else gray.transpose(0, 3, 1, 2)
+    options = {**OPTIONS, "channel_order": channel_order, "data_format": data_format}
+    outputs = outputs_of(ImagePreprocessing(**options), gray)
+    expected = outputs_of(ImagePreprocessing(**options), np.repeat(gray, 3, axis))
+    assert_close(outputs, expected)
+
+
+# Shapes and dtypes
+
+SHAPES = {
+    "channels_last": {
+        (None, None, None, 3): (None, 24, 24, 3),
+        (4, 60, 93, 3): (4, 24, 24, 3),
+        (4, 60, 93, 1): (4, 24, 24, 3),
+    },
+    "channels_first": {
+        (None, 3, None, None): (None, 3, 24, 24),
+        (4, 3, 60, 93): (4, 3, 24, 24),
+        (4, 1, 60, 93): (4, 3, 24, 24),
+    },
+}
+
+
+@pytest.mark.parametrize("data_format", SHAPES)
+def test_the_output_has_the_size_that_was_asked_for(data_format):
+    for shape, expected in SHAPES[data_format].items():
+        layer = ImagePreprocessing(**OPTIONS, data_format=data_format)
+        assert layer.compute_output_shape(shape) == expected
+        assert layer(keras.Input(batch_shape=shape)).shape == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_a_functional_model_takes_images_of_any_size(dtype):
+    inputs = keras.Input((None, None, 3), dtype=dtype)
+    layer = ImagePreprocessing(**OPTIONS)
+    model = keras.Model(inputs, layer(inputs))
+    for size in ("landscape", "portrait", "a column more on the other side"):
+        images = smooth_images(*SIZES[size]).astype(dtype)
+        assert_close(model.predict_on_batch(images), outputs_of(layer, images))
+
+
+def test_a_network_follows_in_one_model():
+    spec = kr.ResNetSpec("residual", (1,), 4, stem=(), input_shape=(24, 24, 3), classes=5)
+    inputs = keras.Input((None, None, 3))
+    network = randomize(kr.create_model(spec, kernel_initializer="zeros"))
+    model = keras.Model(inputs, network(ImagePreprocessing(**OPTIONS)(inputs)))
+    images = smooth_images(40, 56)
+    expected = network(ImagePreprocessing(**OPTIONS)(images))
+    assert_close(model.predict_on_batch(images), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_tensorflow_data_set_takes_images_of_varying_sizes(batch):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("data sets of TensorFlow run its own operations")
+    import tensorflow as tf
+
+    arrays = [smooth_images(*SIZES[size], batch) for size in ("landscape", "portrait", "square")]
+    spec = tf.TensorSpec((None, None, None, 3), "uint8")
+    layer = ImagePreprocessing(**OPTIONS)
+    dataset = tf.data.Dataset.from_generator(lambda: iter(arrays), output_signature=spec).map(layer)
+    for outputs, images in zip(dataset, arrays, strict=True):
+        assert_close(outputs, outputs_of(layer, images))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+@pytest.mark.parametrize("interpolation", FILTERS)
+def test_the_dtype_policy_is_followed(policy, interpolation):
+    images = smooth_images(40, 56)
+    options = {**OPTIONS, "interpolation": interpolation}
+    layer = ImagePreprocessing(**options, dtype=policy)
+    outputs = layer(images)
+    assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
+    expected = outputs_of(ImagePreprocessing(**options), images)
+    # Four units in the last place of values up to 255.
+    tolerance = {"float16": 0.5, "bfloat16": 4.0}[layer.compute_dtype] / (255 * min(STD))
+    np.testing.assert_allclose(to_numpy(outputs), expected, rtol=0, atol=tolerance)
+
+
+# Saving
+
+
+def test_the_config_is_json_and_keeps_what_was_given():
+    layer = ImagePreprocessing(
+        24,
+        resize=28,
+        interpolation="bicubic",
+        mean=np.array(MEAN),
+        std=list(STD),
+        channel_order="bgr",
+        data_format="channels_first",
+        name="mine",
+    )
+    config = json.loads(json.dumps(layer.get_config()))
+    expected = {
+        "name": "mine",
+        "size": 24,
+        "resize": 28,
+        "interpolation": "bicubic",
+        "mean": list(MEAN),
+        "std": list(STD),
+        "channel_order": "bgr",
+        "data_format": "channels_first",
+    }
+    assert {key: config[key] for key in expected} == expected
+    again = ImagePreprocessing.from_config(config)
+    assert again.get_config() == layer.get_config()
+
+
+def test_a_saved_model_loads_in_safe_mode(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((None, None, 3)), ImagePreprocessing(**OPTIONS), keras.layers.Flatten()]
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    images = smooth_images(40, 56)
+    assert_close(loaded.predict_on_batch(images), model.predict_on_batch(images))
+
+
+# Recipes
+
+APPLICATIONS = {
+    "resnet50_keras": (keras.applications.resnet, 224),
+    "resnet101_keras": (keras.applications.resnet, 224),
+    "resnet50v2_keras": (keras.applications.resnet_v2, 224),
+    "resnet152v2_keras": (keras.applications.resnet_v2, 224),
+    "inception_v3_keras": (keras.applications.inception_v3, 299),
+    "inception_resnet_v2_keras": (keras.applications.inception_resnet_v2, 299),
+}
+
+
+@pytest.mark.parametrize("network", APPLICATIONS)
+def test_imagenet_images_are_prepared_as_in_keras_applications(network):
+    module, size = APPLICATIONS[network]
+    images = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype("float32")
+    expected = module.preprocess_input(images.copy())
+    outputs = outputs_of(kr.preprocessing("imagenet", network), images)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.fixture
+def hub_config(monkeypatch, tmp_path):
+    """Stands in for the hub: serves a `config.json` with `pretrained_cfg` for resnet50.a1_in1k."""
+
+    def serve(**pretrained_cfg):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({"architecture": "resnet50", "pretrained_cfg": pretrained_cfg}))
+        files = {("timm/resnet50.a1_in1k", "config.json"): str(path)}
+        monkeypatch.setattr(
+            huggingface_hub, "hf_hub_download", lambda repo_id, name, **_: files[repo_id, name]
+        )
+
+    return serve
+
+
+TIMM = {"input_size": [3, 224, 224], "mean": list(MEAN), "std": list(STD)}
+
+# What a config adds to that, and what the layer has then.
+CONFIGS = {
+    "bicubic": (
+        {"crop_pct": 0.95, "interpolation": "bicubic"},
+        {"size": 224, "resize": 235, "interpolation": "bicubic"},
+    ),
+    "bilinear": (
+        {"crop_pct": 0.875, "interpolation": "bilinear"},
+        {"size": 224, "resize": 256, "interpolation": "bilinear"},
+    ),
+    "no crop": (
+        {"crop_pct": 1.0, "interpolation": "bicubic", "input_size": [3, 288, 288]},
+        {"size": 288, "resize": 288},
+    ),
+    "other statistics": (
+        {"crop_pct": 0.8975, "mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 299, 299]},
+        {"size": 299, "resize": 333, "mean": (0.5,) * 3, "std": (0.5,) * 3},
+    ),
+    "by default": ({}, {"resize": 256, "interpolation": "bicubic", "mean": MEAN, "std": STD}),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_timm_images_are_prepared_as_its_config_says(case, hub_config):
+    config, expected = CONFIGS[case]
+    hub_config(**{**TIMM, **config})
+    layer = kr.preprocessing("timm/resnet50.a1_in1k")
+    assert {name: getattr(layer, name) for name in expected} == expected
+    assert layer.channel_order == "rgb"
+
+
+TORCHVISION = {
+    "resnet50.IMAGENET1K_V2": {"size": 224, "resize": 232, "mean": MEAN, "std": STD},
+    "resnet50.imagenet1k_v1": {"size": 224, "resize": 256, "mean": MEAN, "std": STD},
+    "resnet50": {"size": 224, "resize": 232},
+    "resnet18": {"size": 224, "resize": 256, "interpolation": "bilinear", "channel_order": "rgb"},
+    "googlenet": {"size": 224, "resize": 256, "mean": (0.5,) * 3, "std": (0.5,) * 3},
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_images_are_prepared_as_its_weights_say(name):
+    layer = kr.preprocessing(f"torchvision/{name}")
+    expected = TORCHVISION[name]
+    assert {key: getattr(layer, key) for key in expected} == expected
+
+
+# A size that is asked for, and what the images are resized to: the crop takes the same part.
+OTHER_SIZES = {
+    ("torchvision/resnet50.IMAGENET1K_V2", None, 160): 166,
+    ("torchvision/resnet18", None, 112): 128,
+    ("imagenet", "resnet50_keras", 64): 64,
+    ("imagenet", "inception_v3_keras", 150): 150,
+    ("timm/resnet50.a1_in1k", None, 448): 470,
+}
+
+
+@pytest.mark.parametrize("case", OTHER_SIZES)
+def test_images_of_another_size_are_resized_in_proportion(case, hub_config):
+    weights, network, size = case
+    hub_config(**TIMM, crop_pct=0.95)
+    layer = kr.preprocessing(weights, network, size=size)
+    assert (layer.size, layer.resize) == (size, OTHER_SIZES[case])
+
+
+def test_the_layer_of_published_weights_has_a_name_and_takes_any_image():
+    layer = kr.preprocessing("torchvision/resnet18")
+    assert layer.name == "preprocessing"
+    assert outputs_of(layer, smooth_images(60, 93)).shape == (2, 224, 224, 3)
+
+
+# Bad input
+
+
+def layer(**options):
+    return lambda: ImagePreprocessing(**{**OPTIONS, **options})
+
+
+def recipe(*arguments):
+    return lambda: kr.preprocessing(*arguments)
+
+
+def call(*shape, **options):
+    return lambda: ImagePreprocessing(**OPTIONS, **options)(np.zeros(shape, "float32"))
+
+
+def call_twice(first, then):
+    def use():
+        layer = ImagePreprocessing(**OPTIONS)
+        for shape in (first, then):
+            layer(np.zeros(shape, "float32"))
+
+    return use
+
+
+BAD_INPUT = {
+    "no size": (layer(size=0), ["`size`", "positive", "Received: size=0"]),
+    "fractional size": (layer(size=2.5), ["`size`", "Received: size=2.5"]),
+    "a pair of sizes": (layer(size=(24, 24)), ["`size`", "Received: size=(24, 24)"]),
+    "no resize": (layer(resize=0), ["`resize`", "positive", "Received: resize=0"]),
+    "resize below size": (
+        layer(resize=20),
+        ["`resize`", "no less than `size`", "Received: resize=20, size=24"],
+    ),
+    "unknown interpolation": (
+        layer(interpolation="cubic"),
+        ["`interpolation`", "'bicubic'", "Received: interpolation='cubic'"],
+    ),
+    "unknown order": (
+        layer(channel_order="rbg"),
+        ["`channel_order`", "'rgb'", "'bgr'", "Received: channel_order='rbg'"],
+    ),
+    "unknown data format": (
+        layer(data_format="NCHW"),
+        ["`data_format`", "'channels_first'", "Received: data_format='NCHW'"],
+    ),
+    "mean in words": (layer(mean=("a", 0, 0)), ["`mean`", "Received: mean='a'"]),
+    "infinite mean": (layer(mean=(0, 0, float("inf"))), ["`mean`", "Received: mean=inf"]),
+    "std that is no number": (layer(std=(1, 1, float("nan"))), ["`std`", "Received: std=nan"]),
+    "one mean for all": (layer(mean=0.5), ["`mean`", "Received: mean=0.5"]),
+    "mean of two channels": (layer(mean=(0.5, 0.5)), ["`mean`", "Received: mean=(0.5, 0.5)"]),
+    "std of four channels": (layer(std=(1, 1, 1, 1)), ["`std`", "Received: std=(1, 1, 1, 1)"]),
+    "std of zero": (layer(std=(1, 0, 1)), ["`std`", "Received: std="]),
+    "an image of four channels": (call(2, 40, 56, 4), ["1 or 3", "(2, 40, 56, 4)"]),
+    "channels first, as if last": (
+        call(2, 3, 40, 56),
+        ["1 or 3", "channels_last", "(2, 3, 40, 56)"],
+    ),
+    "channels last, as if first": (
+        call(2, 40, 56, 3, data_format="channels_first"),
+        ["1 or 3", "channels_first", "(2, 40, 56, 3)"],
+    ),
+    "an image without a batch": (call(40, 56, 3), ["batch", "(40, 56, 3)"]),
+    "an image without a batch, later": (call_twice((2, 40, 56, 3), (40, 56, 3)), []),
+    "an image of four channels, later": (call_twice((2, 40, 56, 3), (2, 40, 56, 4)), []),
+    "weights for no network": (
+        recipe("imagenet", None),
+        ['`weights="imagenet"`', "resnet50_keras", "for None"],
+    ),
+    "imagenet weights for another network": (
+        recipe("imagenet", "resnet50"),
+        ['`weights="imagenet"`', "resnet50_keras", "for 'resnet50'"],
+    ),
+    "no size of published images": (
+        lambda: kr.preprocessing("torchvision/resnet18", size=0),
+        ["`size`", "positive", "Received: size=0"],
+    ),
+    "a path as weights": (
+        recipe("model.safetensors"),
+        ["`weights`", "published weights", "Received: weights='model.safetensors'"],
+    ),
+    "no weights": (recipe(None), ["`weights`", "Received: weights=None"]),
+    "weights that torchvision does not have": (
+        recipe("torchvision/resnet5"),
+        ["`weights`", "Did you mean 'resnet50'", "Received: weights='torchvision/resnet5'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_raises_what_was_expected_and_received(case):
+    use, parts = BAD_INPUT[case]
+    with pytest.raises(ValueError, match=r"(?s).*") as raised:
+        use()
+    message = str(raised.value)
+    assert [part for part in parts if part not in message] == [], message
