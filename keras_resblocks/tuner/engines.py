@@ -5,56 +5,13 @@ and leaves the same results on disk. Where its hypermodel has a method `within_b
 as `ResNetHyperModel` has, no candidate that fails it becomes a trial.
 """
 
+import os
+import pathlib
+
 import keras_tuner
 
+from keras_resblocks.tuner import memory, oracles, storage
 from keras_resblocks.tuner.progress import Progress
-
-
-class _BudgetOracle:
-    """Mixed into an oracle: draws again until a candidate is within the budget."""
-
-    # A budget may leave little of a space, and a draw costs less than a millisecond.
-    max_draws = 1000
-
-    @staticmethod
-    def within_budget(values):
-        return True
-
-    def _random_values(self):
-        # All the oracles draw their random candidates here, and only here.
-        for _ in range(self.max_draws):
-            values = super()._random_values()
-            if values is None or self.within_budget(values):
-                return values
-        return None
-
-    def total_trials(self):
-        """The number of trials that the search runs at most; None if there is no telling."""
-        return self.max_trials
-
-
-class _RandomSearchOracle(_BudgetOracle, keras_tuner.oracles.RandomSearchOracle):
-    pass
-
-
-class _HyperbandOracle(_BudgetOracle, keras_tuner.oracles.HyperbandOracle):
-    def total_trials(self):
-        if self.hyperband_iterations == float("inf"):
-            return None
-        return self.hyperband_iterations * sum(
-            self._get_size(bracket, round_)
-            for bracket in range(self._get_num_brackets())
-            for round_ in range(self._get_num_rounds(bracket))
-        )
-
-
-class _BayesianOptimizationOracle(_BudgetOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    def populate_space(self, trial_id):
-        proposal = super().populate_space(trial_id)
-        if proposal["values"] is None or self.within_budget(proposal["values"]):
-            return proposal
-        # The model of the scores knows nothing of the budget and would propose the same again.
-        return self._random_populate_space()
 
 
 class _BudgetTuner(keras_tuner.Tuner):
@@ -68,6 +25,8 @@ class _BudgetTuner(keras_tuner.Tuner):
         if hasattr(hypermodel, "within_budget"):
             oracle.within_budget = hypermodel.within_budget
         self._progress = Progress(oracle)
+        if not kwargs.get("overwrite"):
+            _repair(kwargs.get("directory"), kwargs.get("project_name"))
         super().__init__(oracle=oracle, hypermodel=hypermodel, **kwargs)
 
     def _build_hypermodel(self, hp):
@@ -77,6 +36,27 @@ class _BudgetTuner(keras_tuner.Tuner):
         if model.built and model.optimizer is not None:
             model.optimizer.build(model.trainable_variables)
         return model
+
+    def run_trial(self, trial, *fit_args, **fit_kwargs):
+        try:
+            return super().run_trial(trial, *fit_args, **fit_kwargs)
+        except Exception as error:
+            if memory.is_out_of_memory(error):
+                raise memory.OutOfMemoryTrialError(f"Out of memory: {error}") from None
+            raise
+        finally:
+            memory.release()
+
+    def _build_and_fit_model(self, trial, *args, **kwargs):
+        results = super()._build_and_fit_model(trial, *args, **kwargs)
+        path = self._get_build_config_fname(trial.trial_id)
+        storage.write_json(path, storage.read_json(path))  # as the other files, with a twin
+        return results
+
+    def save(self):
+        if not self._is_worker():
+            self.oracle.save()
+        storage.write_json(self._get_tuner_fname(), self.get_state())
 
     def search(self, *fit_args, verbose=1, **fit_kwargs):
         """Searches, as in KerasTuner.
@@ -99,19 +79,46 @@ class _BudgetTuner(keras_tuner.Tuner):
         self._progress.on_trial_end(trial)
 
 
+def _repair(directory, project_name):
+    """Makes the state of an earlier search whole, so that it goes on and nothing begins anew."""
+    folder = pathlib.Path(directory or ".") / (project_name or "untitled_project")
+    if not folder.is_dir():
+        return
+    for pattern in ("oracle.json", "tuner*.json", "trial_*/*.json"):
+        storage.repair(folder, pattern)
+    has_trials = any(folder.glob("trial_*/trial.json"))
+    if has_trials and not (folder / "oracle.json").exists():
+        raise ValueError(
+            f"{str(folder)!r} must hold `oracle.json`, the state of the search whose trials are "
+            "there. Put a copy in its place, or begin anew with another `project_name` or with "
+            "`overwrite=True`."
+        )
+    if (folder / "oracle.json").exists():
+        # KerasTuner takes up a search where this file is; it holds nothing.
+        path = folder / f"{os.environ.get('KERASTUNER_TUNER_ID', 'tuner0')}.json"
+        if not path.exists():
+            storage.write_json(path, {})
+
+
 class RandomSearch(keras_tuner.RandomSearch, _BudgetTuner):
     """`keras_tuner.RandomSearch` within its hypermodel's budget; the same arguments."""
 
-    oracle_class = _RandomSearchOracle
+    oracle_class = oracles.RandomSearchOracle
+
+
+class GridSearch(keras_tuner.GridSearch, _BudgetTuner):
+    """`keras_tuner.GridSearch` within its hypermodel's budget; the same arguments."""
+
+    oracle_class = oracles.GridSearchOracle
 
 
 class Hyperband(keras_tuner.Hyperband, _BudgetTuner):
     """`keras_tuner.Hyperband` within its hypermodel's budget; the same arguments."""
 
-    oracle_class = _HyperbandOracle
+    oracle_class = oracles.HyperbandOracle
 
 
 class BayesianOptimization(keras_tuner.BayesianOptimization, _BudgetTuner):
     """`keras_tuner.BayesianOptimization` within its hypermodel's budget; the same arguments."""
 
-    oracle_class = _BayesianOptimizationOracle
+    oracle_class = oracles.BayesianOptimizationOracle

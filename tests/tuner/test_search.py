@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_resblocks import cost, tuner
-from keras_resblocks.tuner.engines import _HyperbandOracle
+from keras_resblocks.tuner.oracles import HyperbandOracle
 
 TUNERS = {
     "random": (tuner.RandomSearch, {"max_trials": 3}),
@@ -270,7 +270,7 @@ def test_no_proposal_is_over_budget(kind, seed, proposals, tmp_path):
 def test_hyperband_knows_its_number_of_trials(tmp_path):
     engine = search("hyperband", tmp_path)
     assert engine.oracle.total_trials() == len(engine.oracle.trials)
-    endless = _HyperbandOracle("val_accuracy", hyperband_iterations=None)
+    endless = HyperbandOracle("val_accuracy", hyperband_iterations=None)
     assert endless.total_trials() is None
 
 
