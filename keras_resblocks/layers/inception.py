@@ -65,9 +65,14 @@ class InceptionBlock(Block):
         self.branches = read_branches(branches)
         self.filters = filters if filters is None else validation.positive_int("filters", filters)
         self.residual_scale = validation.finite_number("residual_scale", residual_scale)
-        for filters in _grouped_filters(self.branches):
-            validation.divisor("groups", self.groups, "filters", filters)
-        if self.zero_init_residual and filters is None and _ends_in_pool(self.branches):
+        for grouped in _grouped_filters(self.branches):
+            validation.divisor("groups", self.groups, "filters", grouped)
+        if self.atrous and self.padding == "valid":
+            raise ValueError(
+                '`padding="valid"` must not be given with `atrous=True`, which keeps the '
+                f"resolution. Received: padding={self.padding!r}, atrous={self.atrous!r}"
+            )
+        if self.zero_init_residual and self.filters is None and _ends_in_pool(self.branches):
             raise ValueError(
                 "`zero_init_residual=True` needs branches that end in a convolution. "
                 f"Received: branches={branches!r}"

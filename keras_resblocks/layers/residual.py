@@ -100,8 +100,8 @@ class Block(ConvComposite):
         groups: number of groups of channels that the spatial convolutions treat separately.
         dilation_rate: of the spatial convolutions.
         atrous: whether to dilate instead of striding: the output keeps the input's resolution,
-            and at every `strides`-th position it is what the strided block computes (Chen et
-            al. 2017, "Rethinking Atrous Convolution", section 3.1).
+            and (with symmetric padding) at every `strides`-th position it is what the strided
+            block computes (Chen et al. 2017, "Rethinking Atrous Convolution", section 3.1).
         exit_activation: what follows the sum: by default (`"inherit"`) the `activation` in a
             post-activation block with a shortcut, else nothing; or as `activation`.
         zero_init_residual: whether the branch starts as zero, so that the block starts as its

@@ -204,8 +204,11 @@ class ConvUnit(ConvComposite):
     def _add_padding(self, rank):
         if self.padding != "symmetric" or not self._pads_differently():
             return None
+        sizes = validation.per_axis("kernel_size", self.kernel_size, rank)
+        rates = validation.per_axis("dilation_rate", self.dilation_rate, rank)
         amounts = tuple(
-            map(symmetric_padding, validation.per_axis("kernel_size", self.kernel_size, rank))
+            tuple(rate * amount for amount in symmetric_padding(size))
+            for size, rate in zip(sizes, rates)
         )
         return self.add(
             rank_layer("ZeroPadding", rank)(
@@ -217,7 +220,11 @@ class ConvUnit(ConvComposite):
         )
 
     def _pads_differently(self):
-        # At stride 1 symmetric padding is what "same" does, and needs no layer of its own.
+        # At stride 1 symmetric padding is what "same" does, and needs no layer of its own, but
+        # for a dilated window of even size, which "same" would centre.
+        sizes = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,)
+        if validation.exceeds_one(self.dilation_rate):
+            return any(size % 2 == 0 for size in sizes)
         return validation.exceeds_one(self.strides) and validation.exceeds_one(self.kernel_size)
 
     def _add_convolution(self, rank, zero_kernel):
@@ -227,7 +234,7 @@ class ConvUnit(ConvComposite):
         if zero_kernel:
             options.update(kernel_initializer="zeros", bias_initializer="zeros")
         same = self.padding == "same" or (
-            self.padding == "symmetric" and not validation.exceeds_one(self.strides)
+            self.padding == "symmetric" and not self._pads_differently()
         )
         return self.add(
             rank_layer("Conv", rank)(

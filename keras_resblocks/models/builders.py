@@ -250,7 +250,8 @@ def merge_options(spec, block_options):
     )
     options["drop_path_rate"] = validation.rate("drop_path_rate", options["drop_path_rate"])
     options = read_options(options)
-    if options["shortcut"] is None and "zero_init_residual" not in block_options:
+    is_given = "zero_init_residual" in {**spec.options, **block_options}
+    if options["shortcut"] is None and not is_given:
         options["zero_init_residual"] = False  # a plain network has no shortcut to start as
     return options
 
@@ -268,6 +269,8 @@ _READERS = {
     "normalization": templates.normalization.get,
     "attention": attention.get,
     "exit_activation": exit_activations.get,
+    "strides": functools.partial(validation.positive_ints, "strides"),
+    "dilation_rate": functools.partial(validation.positive_ints, "dilation_rate"),
     "shortcut": shortcuts.get,
 }
 

@@ -13,7 +13,7 @@ from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.attention import adaptive_kernel_size
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.residual import Block, plan_block
-from keras_resblocks.layers.units import rank_layer, step_output, window_output
+from keras_resblocks.layers.units import branch_output, rank_layer, step_output, window_output
 from keras_resblocks.models.builders import (
     aux_steps,
     check_input_shape,
@@ -109,7 +109,7 @@ def cost(
     shapes = {}
     total = Cost()
     for name, part in spec.parts(options, output_stride):
-        key = (part, shape) if isinstance(part, BlockCall) else name
+        key = (part, shape) if isinstance(part, BlockCall) and part.is_hashable() else name
         if key not in known:
             known[key] = _part_cost(part, shape, options)
         part_cost, shape = known[key]
@@ -237,6 +237,7 @@ def _(step: steps.Subsample, shape, options):
 def _(step: steps.Split, shape, options):
     costs, shapes = zip(*(_branch_cost(branch, shape, options) for branch in step.branches))
     channels = sum(output.channels for output in shapes)
+    branch_output((step,), shape.spatial, options["padding"])  # raises where sizes differ
     return functools.reduce(operator.add, costs), _Shape(shapes[0].spatial, channels)
 
 

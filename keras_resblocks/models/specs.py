@@ -30,6 +30,14 @@ class BlockCall:
         """The arguments of the block at this place."""
         return dict(self.pairs)
 
+    def is_hashable(self):
+        """Whether no argument is a list or a config dict."""
+        try:
+            hash(self)
+        except TypeError:
+            return False
+        return True
+
     def updated(self, **arguments):
         """The same with other arguments as well."""
         return BlockCall(self.kind, tuple({**self.arguments(), **arguments}.items()))
@@ -96,6 +104,15 @@ class NetworkSpec:
         validation.rate("dropout", self.dropout)
         validation.positive_int("classes", self.classes)
 
+    def _check_aux_heads(self):
+        names = [name for name, _ in self.stage_parts()]
+        for head in self.aux_heads:
+            if not isinstance(head, AuxHead) or head.after not in names:
+                raise ValueError(
+                    "`aux_heads` must hold an `AuxHead` for each, `after` one of the layers "
+                    f"{names}. Received: {head!r}"
+                )
+
     def default_options(self):
         """The options of the blocks, before the user's own."""
         return {**self.options}
@@ -134,7 +151,7 @@ def _fitted_to_shortcuts(parts, options):
             # The rate grows linearly with depth (Huang et al. 2016, section 3).
             rate = options["drop_path_rate"] * next(index) / max(1, last)
             if has or not any(has_shortcut):
-                part = part.updated(drop_path_rate=rate)
+                part = part.updated(**{"drop_path_rate": rate, **part.arguments()})
             else:
                 part = part.updated(drop_path_rate=0.0, zero_init_residual=False)
         yield name, part
@@ -186,6 +203,7 @@ class ResNetSpec(NetworkSpec):
                 )
             for value in values:
                 validation.positive_int(name, value)
+        self._check_aux_heads()
 
     def widths(self):
         """The blocks' `filters` in each stage."""
@@ -263,6 +281,7 @@ class InceptionSpec(NetworkSpec):
             )
         stages = tuple(tuple(map(_stage_part, stage)) for stage in self.stages)
         object.__setattr__(self, "stages", stages)
+        self._check_aux_heads()
 
     def stage_parts(self, output_stride=None):
         if output_stride is not None:

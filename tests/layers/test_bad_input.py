@@ -7,7 +7,7 @@ import pytest
 from helpers import shape_of
 
 import keras_resblocks as kr
-from keras_resblocks.layers import ConvUnit, Pooling
+from keras_resblocks.layers import AdaptiveAveragePooling, ConvUnit, Pooling
 
 IMAGES = (2, 4, 4, 4)
 
@@ -16,6 +16,7 @@ NORMALIZATIONS = ["'batch'", "'group'", "'instance'", "'layer'"]
 ATTENTIONS = ["'efficient_channel'", "'squeeze_excite'"]
 SHORTCUTS = ["'avg_pool'", "'identity'", "'projection'", "'projection_always'", "'zero_pad'"]
 REGISTER = ["lambda", "register_keras_serializable"]
+PLUGGABLE = ("activation", "exit_activation", "normalization", "attention", "shortcut")
 
 
 def config_of_an_unknown_class():
@@ -53,6 +54,14 @@ CONSTRUCTION = [
         ]
         for value in (0, -1, 1.5, "2", None, True)
     ],
+    *[
+        (inception(filters=value), "filters", f"filters={value!r}", ["positive integer"])
+        for value in (0, -1, 1.5, "8", True, (8,))
+    ],
+    *[
+        (lambda n=value: AdaptiveAveragePooling(n), "output_size", f"output_size={value!r}", [])
+        for value in (0, -1, 1.5, "2", None, True, (), (2, 0), (1, 1, 1, 1))
+    ],
     (residual(strides=(1, 0)), "strides", "strides=(1, 0)", []),
     (residual(strides=(1, 1, 1, 1)), "strides", "strides=(1, 1, 1, 1)", ["each spatial axis"]),
     (residual(kernel_size=()), "kernel_size", "kernel_size=()", []),
@@ -83,19 +92,33 @@ CONSTRUCTION = [
     # Names.
     (residual(activation="rellu"), "activation", "='rellu'", [*ACTIVATIONS, "mean 'relu'"]),
     (residual(normalization="bath"), "normalization", "='bath'", [*NORMALIZATIONS, "'batch'?"]),
+    (
+        residual(exit_activation="rellu"),
+        "exit_activation",
+        "='rellu'",
+        [*ACTIVATIONS, "mean 'relu'"],
+    ),
+    (residual(exit_activation="foo"), "exit_activation", "exit_activation='foo'", ACTIVATIONS),
     (residual(attention="squeeze"), "attention", "attention='squeeze'", ATTENTIONS),
     (residual(shortcut="projecton"), "shortcut", "='projecton'", [*SHORTCUTS, "mean 'projection'"]),
     (residual(shortcut="none"), "shortcut", "shortcut='none'", SHORTCUTS),
     (lambda: kr.shortcuts.get("nope"), "shortcut", "shortcut='nope'", SHORTCUTS),
     (lambda: kr.SqueezeExcite(activation="x"), "activation", "activation='x'", ACTIVATIONS),
     (residual(padding="valid"), "padding", "padding='valid'", ["'symmetric'", "'same'"]),
+    (bottleneck(padding="valid"), "padding", "padding='valid'", ["'symmetric'", "'same'"]),
+    *[
+        (make(padding="ceil"), "padding", "padding='ceil'", ["'symmetric'", "'same'"])
+        for make in (residual, bottleneck, inception, lambda **o: lambda: ConvUnit(4, **o))
+    ],
+    (inception(padding="vald"), "padding", "padding='vald'", ["mean 'valid'"]),
+    (lambda: Pooling("max", padding="floor"), "padding", "padding='floor'", ["'ceil'"]),
     (residual(data_format="nhwc"), "data_format", "='nhwc'", ["channels_last", "channels_first"]),
     (lambda: Pooling("min"), "kind", "kind='min'", ["'max'", "'avg'"]),
     (lambda: kr.shortcuts.ProjectionShortcut("never"), "when", "='never'", ["'shape'"]),
     # Lambdas.
     *[
         (residual(**{name: value}), name, f"{name}=", REGISTER)
-        for name in ("activation", "normalization", "attention", "shortcut")
+        for name in PLUGGABLE
         for value in (
             lambda x: x,
             keras.layers.Lambda(lambda x: x),
@@ -117,12 +140,12 @@ CONSTRUCTION = [
     # Things of another kind.
     *[
         (residual(**{name: value}), name, f"{name}=", ["config dict"])
-        for name in ("activation", "normalization", "attention", "shortcut")
+        for name in PLUGGABLE
         for value in (3, keras.layers.ELU, ["relu"])
     ],
     *[
         (residual(**{name: config_of_an_unknown_class()}), name, f"{name}=", ["Nope"])
-        for name in ("activation", "normalization", "attention", "shortcut")
+        for name in PLUGGABLE
     ],
     (
         residual(activation=functools.partial(keras.activations.elu, alpha=0.2)),
@@ -138,6 +161,9 @@ CONSTRUCTION = [
             (residual, "preactivation"),
             (residual, "use_bias"),
             (residual, "zero_init_residual"),
+            (residual, "atrous"),
+            (bottleneck, "atrous"),
+            (inception, "atrous"),
             (bottleneck, "stride_in_1x1"),
         ]
         for value in (1, "yes")
@@ -153,6 +179,22 @@ CONSTRUCTION = [
         "branches=[['max_pool']]",
         [],
     ),
+    (
+        inception([[(3, 3)], [1, "max_pool"]], shortcut="identity", zero_init_residual=True),
+        "zero_init_residual=True",
+        "branches=[[(3, 3)], [1, 'max_pool']]",
+        [],
+    ),
+    (inception(filters=4, zero_init_residual=True), "zero_init_residual", "shortcut=None", []),
+    *[
+        (
+            lambda padding=padding: Pooling("max", padding=padding, pad_value=0.0),
+            "pad_value",
+            f"pad_value=0.0, padding={padding!r}",
+            ['`padding="symmetric"`'],
+        )
+        for padding in ("same", "valid", "ceil")
+    ],
     # Branches.
     *[
         (inception(branches), "branches", f"branches={branches!r}", [])
@@ -224,9 +266,11 @@ BUILD = [
             (residual(4, shortcut="identity"), 5),
             (bottleneck(4, shortcut="identity"), 4),
             (inception(shortcut="identity"), 3),
+            (inception(filters=3, shortcut="identity"), 4),
         ]
     ],
     (residual(4, 2, shortcut="identity"), IMAGES, ['`shortcut="identity"`', "strides=2"]),
+    (residual(4, 2, shortcut="identity", atrous=True), IMAGES, ['`shortcut="identity"`']),
     (residual(4, (1, 2), shortcut="identity"), IMAGES, ['`shortcut="identity"`', "(1, 2)"]),
     (residual(2, shortcut="zero_pad"), IMAGES, ['`shortcut="zero_pad"`', "4 input", "2 output"]),
     # Other shortcuts that lead elsewhere.
@@ -246,6 +290,7 @@ BUILD = [
             lambda: kr.EfficientChannelAttention(),
             lambda: ConvUnit(4),
             lambda: Pooling("max"),
+            lambda: AdaptiveAveragePooling(2),
         )
         for shape in ((2,), (2, 4), (2, 4, 4, 4, 4, 4))
     ],
@@ -270,6 +315,7 @@ BUILD = [
         for make in (
             lambda: ConvUnit(4, 5, padding="valid"),
             lambda: Pooling("max", 5, padding="valid"),
+            inception([[(4, 5)]], 2, padding="valid"),
         )
     ],
     *[
@@ -278,6 +324,7 @@ BUILD = [
         for shape in ((2, 4, 4), (2, 4, 4, 4, 4))
     ],
     (residual(kernel_size=(3, 3)), (2, 4, 4), ["`kernel_size`", "kernel_size=(3, 3)"]),
+    (lambda: AdaptiveAveragePooling((2, 2)), (2, 4, 4), ["`output_size`", "output_size=(2, 2)"]),
     (lambda: Pooling("max", (2, 2)), (2, 4, 4), ["`pool_size`", "pool_size=(2, 2)"]),
 ]
 

@@ -85,6 +85,34 @@ CASES = {
         IMAGES,
         {"expected_output_shape": IMAGES, "expected_num_trainable_weights": 6},
     ),
+    "inception with filters and a shortcut": (
+        kr.InceptionBlock,
+        {
+            "branches": [[2], [1, (2, 3)], ["max_pool", 1]],
+            "filters": 4,
+            "shortcut": "identity",
+            "residual_scale": 0.3,
+            "exit_activation": keras.layers.PReLU(shared_axes=[1, 2]),
+        },
+        IMAGES,
+        {
+            "expected_output_shape": IMAGES,
+            "expected_num_trainable_weights": 15,
+            "expected_num_non_trainable_weights": 8,
+        },
+    ),
+    "inception without padding": (
+        kr.InceptionBlock,
+        {"branches": [[(2, 3)], ["max_pool"]], "strides": 2, "padding": "valid"},
+        IMAGES,
+        {"expected_output_shape": (2, 2, 1, 6), "expected_num_trainable_weights": 3},
+    ),
+    "atrous bottleneck": (
+        kr.BottleneckBlock,
+        {"filters": 2, "strides": 2, "expansion": 3, "atrous": True, "dilation_rate": 2},
+        IMAGES,
+        {"expected_output_shape": (2, 5, 4, 6), "expected_num_trainable_weights": 12},
+    ),
     "squeeze and excite": (
         kr.SqueezeExcite,
         {"reduction": 2, "activation": "elu", "kernel_regularizer": "l2"},
@@ -135,6 +163,18 @@ CASES = {
         {"kind": "avg", "pool_size": 2, "strides": 2, "padding": "valid"},
         IMAGES,
         {"expected_output_shape": (2, 2, 2, 4), "run_training_check": False},
+    ),
+    "average pooling to the end": (
+        kr.layers.Pooling,
+        {"kind": "avg", "pool_size": 3, "strides": 2, "padding": "ceil"},
+        IMAGES,
+        {"expected_output_shape": (2, 2, 2, 4), "run_training_check": False},
+    ),
+    "adaptive average pooling": (
+        kr.layers.AdaptiveAveragePooling,
+        {"output_size": (2, 3)},
+        IMAGES,
+        {"expected_output_shape": (2, 2, 3, 4), "run_training_check": False},
     ),
 }
 

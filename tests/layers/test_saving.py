@@ -27,13 +27,39 @@ SHAPE = (4, 7, 6, 3)
 
 def templated_options():
     return {
-        "activation": keras.layers.PReLU(alpha_initializer="zeros", shared_axes=[1, 2]),
+        "activation": prelu(),
         "kernel_regularizer": keras.regularizers.L2(1e-3),
     }
 
 
+def prelu():
+    return keras.layers.PReLU(alpha_initializer="zeros", shared_axes=[1, 2])
+
+
+# What blocks and poolings may be beside their first forms, for 4x3 maps of 8 channels.
+FORMS = {
+    "atrous": lambda: kr.ResidualBlock(8, 2, atrous=True, exit_activation=prelu()),
+    "atrous bottleneck": lambda: kr.BottleneckBlock(
+        2, (2, 1), atrous=True, dilation_rate=2, stride_in_1x1=True, exit_activation=None
+    ),
+    "filters": lambda: kr.InceptionBlock(
+        [[2], [1, (2, 3)], ["max_pool"]],
+        filters=8,
+        shortcut="identity",
+        residual_scale=0.2,
+        exit_activation="tanh",
+    ),
+    "atrous filters": lambda: kr.InceptionBlock(
+        [[2], [1, (2, 3)]], 2, filters=4, atrous=True, exit_activation=keras.layers.ELU(alpha=0.3)
+    ),
+    "valid": lambda: kr.InceptionBlock([[(2, 3)], ["max_pool"]], 2, padding="valid"),
+    "ceil": lambda: kr.layers.Pooling("avg", (3, 2), (2, 2), padding="ceil"),
+    "adaptive": lambda: kr.layers.AdaptiveAveragePooling((2, 1)),
+}
+
+
 def model_of_all_blocks():
-    """All three blocks, with ELU, L2 and PReLU templates."""
+    """All three blocks in all their forms, with ELU, L2 and PReLU templates."""
     inputs = keras.Input(SHAPE[1:])
     x = kr.ResidualBlock(
         4, 2, activation=keras.layers.ELU(alpha=0.3), kernel_regularizer="l2", name="residual"
@@ -50,7 +76,10 @@ def model_of_all_blocks():
     x = kr.InceptionBlock.v1(
         2, (2, 3), (1, 2), 1, attention="efficient_channel", name="inception", **templated_options()
     )(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
+    for form in ("atrous", "filters"):
+        x = FORMS[form]()(x)
+    ends = [FORMS[form]()(x) for form in ("valid", "ceil", "adaptive")]
+    x = keras.layers.concatenate([keras.layers.GlobalAveragePooling2D()(end) for end in ends])
     outputs = keras.layers.Dense(3, activation="softmax", name="head")(x)
     model = keras.Model(inputs, outputs)
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
@@ -99,6 +128,17 @@ def test_model_loads_in_a_fresh_process_on_every_backend(backend, tmp_path):
     save_with_results(tmp_path)
     printed = run_python(COMPARE_WITH_RESULTS, tmp_path, backend=backend)
     assert f"compared on {backend}" in printed
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_equal_outputs_when_loaded(form, tmp_path):
+    shape = (2, 4, 3, 8)
+    model = model_of(FORMS[form](), shape=shape)
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    inputs = random_array(shape)
+    assert_close(reloaded(inputs), model(inputs), 1e-6)
+    assert reloaded.layers[-1].get_config() == model.layers[-1].get_config()
 
 
 def test_reloaded_model_trains_on_as_the_original(tmp_path):
@@ -238,6 +278,27 @@ LAYOUTS = {
         branch2_branch2_conv2/conv/vars/0 branch2_branch2_conv2/conv/vars/1
         branch2_conv1/conv/vars/0 branch2_conv1/conv/vars/1
         branch3_conv1/conv/vars/0 branch3_conv1/conv/vars/1
+        """,
+    ),
+    "inception_resnet": (
+        lambda: kr.InceptionBlock(
+            [[1], [1, (2, 3)], ["max_pool"]],
+            filters=4,
+            shortcut="identity",
+            residual_scale=0.2,
+            exit_activation=prelu(),
+            normalization=keras.layers.BatchNormalization(scale=False),
+            name="block",
+        ),
+        """
+        branch1_conv1/conv/vars/0
+        branch1_conv1/norm/vars/0 branch1_conv1/norm/vars/1 branch1_conv1/norm/vars/2
+        branch2_conv1/conv/vars/0
+        branch2_conv1/norm/vars/0 branch2_conv1/norm/vars/1 branch2_conv1/norm/vars/2
+        branch2_conv2/conv/vars/0
+        branch2_conv2/norm/vars/0 branch2_conv2/norm/vars/1 branch2_conv2/norm/vars/2
+        conv1/conv/vars/0 conv1/conv/vars/1
+        exit_act/vars/0
         """,
     ),
 }

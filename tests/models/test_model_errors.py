@@ -6,6 +6,7 @@ from networks import COURSE, TINY, quick_model
 
 import keras_resblocks as kr
 from keras_resblocks.layers import Conv, Pool, Subsample
+from keras_resblocks.models import AuxHead
 
 SPEC = TINY["residual"]
 
@@ -292,6 +293,14 @@ CASES = {
     "options for a model that is built": (
         lambda: kr.cost(quick_model(SPEC), activation="elu"),
         ["`model`", "no further arguments", "Received: activation='elu'"],
+    ),
+    "spec: auxiliary classifier after no layer": (
+        inception(aux_heads=(AuxHead("stage9_block1", Pool("avg", 3)),)),
+        ["`aux_heads`", "'stage1_block1'", "Received: AuxHead(after='stage9_block1'"],
+    ),
+    "spec: auxiliary classifier by name": (
+        resnet(aux_heads=("stage1_block1",)),
+        ["`aux_heads`", "Received: 'stage1_block1'"],
     ),
     "spec: unknown block": (
         resnet(block="basic"),
