@@ -79,6 +79,7 @@ class Slot:
         self.argument = argument
         self.names = names
         self.inheritable = inheritable
+        self._templates = {}  # of the names: one object each, so that equal options are equal
 
     def get(self, identifier):
         """The `Template` of None, a name, a function, a config dict or a Keras layer.
@@ -107,9 +108,10 @@ class Slot:
             if entry is None or inspect.isclass(entry):
                 raise ValueError(self._expectation(name))
             return self._from_function(entry)
-        if isinstance(entry, _Named):
-            return Template(name, entry.recipe)
-        return Template(name, _function_recipe(entry))
+        if name not in self._templates:
+            recipe = entry.recipe if isinstance(entry, _Named) else _function_recipe(entry)
+            self._templates[name] = Template(name, recipe)
+        return self._templates[name]
 
     def _from_dict(self, config):
         try:

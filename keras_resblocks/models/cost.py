@@ -105,14 +105,14 @@ def cost(
     shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
     shape = _shape((None, *shape), options["data_format"])
 
-    known = {}  # equal blocks are counted once
+    counted = tuple((name, options[name]) for name in _COUNTED if name in options)
     shapes = {}
     total = Cost()
     for name, part in spec.parts(options, output_stride):
-        key = (part, shape) if isinstance(part, BlockCall) and part.is_hashable() else name
-        if key not in known:
-            known[key] = _part_cost(part, shape, options)
-        part_cost, shape = known[key]
+        try:
+            part_cost, shape = _known_part_cost(part, shape, counted)
+        except TypeError:  # a list or a config dict among the arguments: not to be looked up
+            part_cost, shape = _part_cost(part, shape, options)
         shapes[name] = shape
         total += part_cost
     if options["preactivation"]:
@@ -144,6 +144,20 @@ def _aux_cost(head, shape, options, classes):
     branch = tuple(step for _, step in aux_steps(head, full_shape, options))
     total, _ = _branch_cost(branch, shape, options)
     return total + _classifier_cost(head.units, classes)
+
+
+# The options that a cost depends on.
+_COUNTED = (
+    *("activation", "normalization", "attention", "shortcut", "preactivation", "exit_activation"),
+    *("kernel_size", "groups", "expansion", "stride_in_1x1", "dilation_rate", "atrous"),
+    *("padding", "use_bias", "data_format"),
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def _known_part_cost(part, shape, counted):
+    """Equal blocks are counted once, in all the candidates of a search."""
+    return _part_cost(part, shape, dict(counted))
 
 
 def _part_cost(part, shape, options):

@@ -30,14 +30,6 @@ class BlockCall:
         """The arguments of the block at this place."""
         return dict(self.pairs)
 
-    def is_hashable(self):
-        """Whether no argument is a list or a config dict."""
-        try:
-            hash(self)
-        except TypeError:
-            return False
-        return True
-
     def updated(self, **arguments):
         """The same with other arguments as well."""
         return BlockCall(self.kind, tuple({**self.arguments(), **arguments}.items()))
@@ -105,7 +97,7 @@ class NetworkSpec:
         validation.positive_int("classes", self.classes)
 
     def _check_aux_heads(self):
-        names = [name for name, _ in self.stage_parts()]
+        names = [name for name, _ in self.stage_parts()] if self.aux_heads else []
         for head in self.aux_heads:
             if not isinstance(head, AuxHead) or head.after not in names:
                 raise ValueError(
