@@ -251,7 +251,19 @@ def _from_hub(model, file):
         raise files.missing_package(
             "huggingface_hub", f'`weights="timm/{model}"`', "pretrained"
         ) from None
-    return pathlib.Path(huggingface_hub.hf_hub_download(f"timm/{model}", file))
+    not_found = (
+        huggingface_hub.errors.RepositoryNotFoundError,
+        huggingface_hub.errors.EntryNotFoundError,
+    )
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(f"timm/{model}", file))
+    except not_found as error:
+        known = [weights.name for weights in list_weights()]
+        raise ValueError(
+            f"`weights` must be a model of timm on the Hugging Face Hub that has a {file}."
+            f"{validation.did_you_mean(f'timm/{model}', known)} "
+            f"Received: weights='timm/{model}' ({error})"
+        ) from error
 
 
 def _torchvision_entry(model):

@@ -7,6 +7,11 @@ from keras_resblocks.tuner.engines import (
     RandomSearch,
 )
 from keras_resblocks.tuner.hypermodels import ResNetHyperModel
+from keras_resblocks.tuner.hyperparameters import (
+    hp_activation,
+    hp_regularizer,
+    hp_residual_stage,
+)
 from keras_resblocks.tuner.report import plot_trials, print_trials, trial_rows
 
 __all__ = [
@@ -15,6 +20,9 @@ __all__ = [
     "Hyperband",
     "RandomSearch",
     "ResNetHyperModel",
+    "hp_activation",
+    "hp_regularizer",
+    "hp_residual_stage",
     "plot_trials",
     "print_trials",
     "trial_rows",

@@ -9,6 +9,7 @@ from keras_resblocks import layers, validation
 from keras_resblocks.layers import Conv, Pool, templates
 from keras_resblocks.models import ResNetSpec, cost, create_model
 from keras_resblocks.tuner.budget import Budget
+from keras_resblocks.tuner.hyperparameters import l2
 
 
 class ResNetHyperModel(keras_tuner.HyperModel):
@@ -126,7 +127,7 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         return spec, {
             "activation": self.choose(hp, "activation"),
             "shortcut": self.choose(hp, "shortcut"),
-            "kernel_regularizer": _l2(self.choose(hp, "l2")),
+            "kernel_regularizer": l2(self.choose(hp, "l2")),
             **self.block_options,
         }
 
@@ -209,7 +210,3 @@ def _values(argument, values, check):
             label = f"{label}_{len(labels)}"
         labels[label] = value
     return labels
-
-
-def _l2(strength):
-    return keras.regularizers.L2(strength) if strength else None

@@ -132,6 +132,16 @@ def test_weights_of_timm_leave_a_new_head_and_fit_the_channels(hub, resnet18, re
     assert values["head/kernel"].max() == 0
 
 
+def test_a_model_that_the_hub_does_not_have_is_named(resnet18, monkeypatch):
+    def hf_hub_download(repo_id, filename):
+        raise huggingface_hub.errors.EntryNotFoundError("404")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    with pytest.raises(ValueError, match=r"Did you mean 'timm/resnet18\.a1_in1k'") as raised:
+        kr.create_model("resnet18", weights="timm/resnet18.a1_in1")
+    assert "Received: weights='timm/resnet18.a1_in1' (404)" in str(raised.value)
+
+
 def test_weights_of_another_network_are_refused(hub, resnet18_file, tiny):
     files, _ = hub
     files["timm/resnet18.a1_in1k", "model.safetensors"] = resnet18_file

@@ -1,0 +1,87 @@
+"""Parts of a search space, for a `keras_tuner.HyperModel` of one's own."""
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.layers import BottleneckBlock, ResidualBlock
+
+_BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock}
+
+
+def hp_activation(hp, values=("relu", "elu", "gelu", "silu"), *, name="activation"):
+    """An activation by its name, for the blocks and for any Keras layer.
+
+    Args:
+        hp: the `keras_tuner.HyperParameters`.
+        values: the names to choose from.
+        name: of the hyperparameter.
+    """
+    return hp.Choice(name, list(values))
+
+
+def hp_regularizer(hp, values=(0.0, 1e-5, 1e-4, 1e-3), *, name="l2"):
+    """An L2 penalty of a searched strength; None for 0.
+
+    Args:
+        hp: the `keras_tuner.HyperParameters`.
+        values: the strengths to choose from.
+        name: of the hyperparameter.
+    """
+    for value in values:
+        validation.non_negative_number("values", value)
+    return l2(hp.Choice(name, list(values)))
+
+
+def l2(strength):
+    """The L2 penalty of that strength; None for 0."""
+    return keras.regularizers.L2(strength) if strength else None
+
+
+def hp_residual_stage(
+    hp,
+    x,
+    name,
+    *,
+    depths=(1, 2, 3),
+    widths=(16, 32, 64),
+    blocks=("residual", "bottleneck"),
+    strides=1,
+    **block_options,
+):
+    """Residual blocks of searched kind, number and width on a tensor.
+
+    Args:
+        hp: the `keras_tuner.HyperParameters`.
+        x: a Keras tensor, `(batch, *spatial, channels)` or channels first.
+        name: of the stage: its hyperparameters are `{name}_block`, `{name}_depth` and
+            `{name}_width`, its layers `{name}_block1`, `{name}_block2`, ...
+        depths: numbers of blocks to choose from.
+        widths: numbers of `filters` to choose from.
+        blocks: of `"residual"` and `"bottleneck"`.
+        strides: of the first block.
+        **block_options: for all blocks.
+
+    Returns:
+        The tensor after the last block.
+
+    Example:
+
+    >>> def build(hp):
+    ...     options = {"activation": hp_activation(hp), "kernel_regularizer": hp_regularizer(hp)}
+    ...     inputs = x = keras.Input((32, 32, 3))
+    ...     x = hp_residual_stage(hp, x, "stage1", **options)
+    ...     x = hp_residual_stage(hp, x, "stage2", strides=2, **options)
+    ...     x = keras.layers.GlobalAveragePooling2D()(x)
+    ...     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+    ...     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    ...     return model
+    """
+    for block in blocks:
+        validation.one_of("blocks", block, tuple(_BLOCKS))
+    block_class = _BLOCKS[hp.Choice(f"{name}_block", list(blocks))]
+    depth = hp.Choice(f"{name}_depth", list(depths))
+    filters = hp.Choice(f"{name}_width", list(widths))
+    for b in range(1, depth + 1):
+        layer_name = f"{name}_block{b}"
+        x = block_class(filters, strides if b == 1 else 1, name=layer_name, **block_options)(x)
+    return x
