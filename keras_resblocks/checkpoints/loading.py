@@ -118,6 +118,9 @@ def preprocessing(weights, network=None, *, size=None):
     )
 
 
+_SUFFIXES = (".h5", ".hdf5", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
 def check_weights(weights, network):
     """Checks before anything is built that `weights` is something that `load_weights` takes."""
     library, model = _parse(weights)
@@ -125,7 +128,7 @@ def check_weights(weights, network):
         _keras_name(network)
     elif library == "torchvision":
         _torchvision_entry(model)
-    elif library is None and not os.path.isfile(weights):
+    elif library is None and not (os.path.isfile(weights) and model.endswith(_SUFFIXES)):
         raise ValueError(_expectation(weights, network))
 
 

@@ -54,7 +54,8 @@ class _DurableOracle:
                 trial.status = "COMPLETED"
             if trial.status in _ENDED:
                 self._retry_queue.remove(trial_id)
-                self._end_quietly(trial)
+                if trial_id not in self.end_order:  # else it had been written down as well
+                    self._end_quietly(trial)
 
     def _end_quietly(self, trial):
         verbose, self.verbose = self.verbose, 0
