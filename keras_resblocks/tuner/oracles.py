@@ -3,6 +3,7 @@
 import pathlib
 
 import keras_tuner
+import numpy as np
 
 from keras_resblocks.tuner import storage
 from keras_resblocks.tuner.memory import is_out_of_memory
@@ -119,6 +120,8 @@ class BayesianOptimizationOracle(
     """Draws where a model of the scores expects most."""
 
     def populate_space(self, trial_id):
+        # Where the search for the best expectation begins; KerasTuner's own is not on disk.
+        self._random_state = np.random.RandomState(self.seed + len(self.trials))
         proposal = super().populate_space(trial_id)
         values = proposal["values"]
         if values is None or (self.within_budget(values) and not self._duplicate(values)):

@@ -16,12 +16,11 @@ import pytest
 from keras_resblocks import tuner
 from keras_resblocks.tuner import storage
 
-TRIALS = 24
 KILLS = 15  # of each kind of search
 KINDS = {
-    "random": (tuner.RandomSearch, {"max_trials": TRIALS}),
-    "grid": (tuner.GridSearch, {"max_trials": TRIALS}),
-    "bayesian": (tuner.BayesianOptimization, {"max_trials": TRIALS, "num_initial_points": 4}),
+    "random": (tuner.RandomSearch, {"max_trials": 24}),
+    "grid": (tuner.GridSearch, {"max_trials": 24}),
+    "bayesian": (tuner.BayesianOptimization, {"max_trials": 24, "num_initial_points": 4}),
     "hyperband": (tuner.Hyperband, {"max_epochs": 8, "factor": 2}),
 }
 
@@ -49,7 +48,7 @@ def engine_of(kind, directory, **options):
     tuner_class, arguments = KINDS[kind]
     hp = keras_tuner.HyperParameters()
     for name in ("x", "y"):
-        hp.Choice(name, list(range(10)))
+        hp.Choice(name, list(range(30)))
     quick_class = type(f"Quick{tuner_class.__name__}", (NoModel, tuner_class), {})
     return quick_class(
         objective=keras_tuner.Objective("score", "max"),
@@ -67,8 +66,8 @@ def search(kind, directory, **options):
     return engine
 
 
-def run_search(kind, directory):  # in a process of its own
-    search(kind, directory)
+def run_search(kind, directory, options):  # in a process of its own
+    search(kind, directory, **options)
 
 
 def events(directory):
@@ -86,19 +85,28 @@ def scores(engine):
     return {key: trial.score for key, trial in engine.oracle.trials.items()}
 
 
+# So long that no search is over before it was killed that often; a Bayesian one takes its time.
+LONG = {
+    "random": {"max_trials": 100},
+    "grid": {"max_trials": 100},
+    "bayesian": {},
+    "hyperband": {"max_epochs": 16},
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_search_killed_at_random_moments_loses_and_repeats_nothing(kind, tmp_path):
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["keras_resblocks.tuner", "sklearn.gaussian_process"])
-    expected = search(kind, tmp_path / "whole")
+    expected = search(kind, tmp_path / "whole", **LONG[kind])
 
     rng = random.Random(0)
     killed = tmp_path / "killed"
     killed.mkdir()
     for _ in range(KILLS):
         begun = sum(events(killed)["begun"].values())
-        process = processes.Process(target=run_search, args=(kind, killed))
+        process = processes.Process(target=run_search, args=(kind, killed, LONG[kind]))
         process.start()
         while process.is_alive() and sum(events(killed)["begun"].values()) == begun:
             time.sleep(0.001)
@@ -106,7 +114,7 @@ def test_a_search_killed_at_random_moments_loses_and_repeats_nothing(kind, tmp_p
         assert process.is_alive()  # else the search was over too soon for this test
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-    engine = search(kind, killed)
+    engine = search(kind, killed, **LONG[kind])
 
     assert scores(engine) == scores(expected)
     assert all(trial.status == "COMPLETED" for trial in engine.oracle.trials.values())
