@@ -250,17 +250,14 @@ def _from_hub(model, file):
     """The local path of a file of one of timm's models on the Hugging Face Hub."""
     try:
         import huggingface_hub
+        from huggingface_hub import errors
     except ImportError:
         raise files.missing_package(
             "huggingface_hub", f'`weights="timm/{model}"`', "pretrained"
         ) from None
-    not_found = (
-        huggingface_hub.errors.RepositoryNotFoundError,
-        huggingface_hub.errors.EntryNotFoundError,
-    )
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(f"timm/{model}", file))
-    except not_found as error:
+    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError) as error:
         known = [weights.name for weights in list_weights()]
         raise ValueError(
             f"`weights` must be a model of timm on the Hugging Face Hub that has a {file}."

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from helpers import randomize, snapshot, to_numpy
+from huggingface_hub import errors
 
 import keras_resblocks as kr
 from keras_resblocks.checkpoints import catalog, loading
@@ -134,7 +135,7 @@ def test_weights_of_timm_leave_a_new_head_and_fit_the_channels(hub, resnet18, re
 
 def test_a_model_that_the_hub_does_not_have_is_named(resnet18, monkeypatch):
     def hf_hub_download(repo_id, filename):
-        raise huggingface_hub.errors.EntryNotFoundError("404")
+        raise errors.EntryNotFoundError("404")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     with pytest.raises(ValueError, match=r"Did you mean 'timm/resnet18\.a1_in1k'") as raised:
