@@ -40,7 +40,7 @@ def _read_safetensors(path):
 
 def _read_pickle(path):
     try:
-        import torch
+        import torch  # nothing else reads its format safely
     except ImportError:
         raise missing_package("torch", "Reading what `torch.save` wrote", "torch") from None
     try:

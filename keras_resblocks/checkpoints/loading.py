@@ -76,7 +76,7 @@ def to_torch_state_dict(model, *, as_numpy=False):
     if as_numpy:
         return arrays
     try:
-        import torch
+        import torch  # whose tensors a state dict is made of
     except ImportError:
         raise files.missing_package("torch", "A state dict of tensors", "torch") from None
 
