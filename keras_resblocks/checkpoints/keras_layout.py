@@ -4,7 +4,7 @@ import re
 
 import keras
 
-from keras_resblocks.checkpoints.layout import Entry, Layout, layers_of
+from keras_resblocks.checkpoints.layout import Entry, Layout, layers_of, renamed
 
 _NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -17,11 +17,11 @@ def keras_layout(model, layer_names):
     """
     layers = layers_of(model)
     if "bn_conv1" in layer_names:
-        names = {path: _renamed(path, _LEGACY) for path in layers}
+        names = {path: renamed(path, _LEGACY) or path for path in layers}
     elif any("/branch" in path for path in layers):
         names = _numbered(layers, layer_names)
     else:
-        names = {path: _renamed(path, _RESNET) for path in layers}
+        names = {path: renamed(path, _RESNET) or path for path in layers}
     entries = {
         weight.path: Entry(f"{names[path]}/{leaf}", tuple(weight.shape))
         for path, weights in layers.items()
@@ -29,14 +29,6 @@ def keras_layout(model, layer_names):
     }
     heads = () if "head" in layers else ("predictions/", "fc1000/")
     return Layout(entries, is_optional=lambda key: key.startswith(heads) if heads else False)
-
-
-def _renamed(path, rules):
-    for pattern, name in rules:
-        match = re.fullmatch(pattern, path)
-        if match:
-            return name(*match.groups()) if callable(name) else name
-    return path
 
 
 def _place(s, b):
@@ -73,9 +65,7 @@ _LEGACY = (
 
 def _numbered(layers, layer_names):
     """Convolutions and normalizations by their order, but for those that have names."""
-    named = {
-        path: _renamed(path, _INCEPTION) for path in layers if _renamed(path, _INCEPTION) != path
-    }
+    named = {path: name for path in layers if (name := renamed(path, _INCEPTION))}
     for part, kind in (("conv", "conv2d"), ("norm", "batch_normalization")):
         theirs = sorted(
             (name for name in layer_names if re.fullmatch(rf"{kind}(_\d+)?", name)),

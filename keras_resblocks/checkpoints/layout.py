@@ -62,6 +62,20 @@ def layers_of(model):
     return dict(layers)
 
 
+def renamed(path, rules):
+    """The name of a layer by the first rule whose pattern is that of its path; None for none.
+
+    Args:
+        path: of the layer in the model.
+        rules: pairs of a pattern and a template of the match, or a function of its groups.
+    """
+    for pattern, name in rules:
+        match = re.fullmatch(pattern, path)
+        if match:
+            return name(*match.groups()) if callable(name) else match.expand(name)
+    return None
+
+
 def assign(model, layout, arrays, *, new_head=False, adapt_channels=False):
     """Assigns the arrays of a checkpoint, all of them or none.
 

@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 
-from keras_resblocks.checkpoints.layout import Entry, Layout, layers_of
+from keras_resblocks.checkpoints.layout import Entry, Layout, layers_of, renamed
 from keras_resblocks.layers.shortcuts import AvgPoolShortcut
 
 _LEAVES = {
@@ -89,18 +89,10 @@ def _naming(model, layers):
     if any(path.endswith("/entry_norm") for path in layers):
         rules = _resnet_v2_rules(layers)
     elif any("/branch" in path for path in layers):
-        rules = _inception_rules(model, layers)
+        rules = _inception_rules(model)
     else:
         rules = _resnet_rules(model, layers)
-
-    def name_of(path):
-        for pattern, name in rules:
-            match = re.fullmatch(pattern, path)
-            if match:
-                return name(*match.groups()) if callable(name) else match.expand(name)
-        return path.replace("/", ".")
-
-    return name_of
+    return lambda path: renamed(path, rules) or path.replace("/", ".")
 
 
 def _stem_depth(layers):
@@ -165,7 +157,7 @@ def _resnet_v2_rules(layers):
     )
 
 
-def _inception_rules(model, layers):
+def _inception_rules(model):
     """As in torchvision's `googlenet.py` or timm's `inception_resnet_v2.py`, or our own."""
     blocks = [re.match(r"stage(\d+)_block\d+$", layer.name) for layer in model.layers]
     stages = [match[1] for match in blocks if match]
