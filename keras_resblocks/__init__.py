@@ -30,6 +30,7 @@ from keras_resblocks.models import (
     features,
     list_models,
 )
+from keras_resblocks.training import RandomShift, SmoothedSparseCategoricalCrossentropy
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "GoogLeNet",
     "InceptionBlock",
     "InceptionSpec",
+    "RandomShift",
     "ResNet18",
     "ResNet34",
     "ResNet50",
@@ -46,6 +48,7 @@ __all__ = [
     "ResNet152",
     "ResNetSpec",
     "ResidualBlock",
+    "SmoothedSparseCategoricalCrossentropy",
     "SqueezeExcite",
     "StochasticDepth",
     "cost",

@@ -193,6 +193,7 @@ _policies = {
     "projection_always": ProjectionShortcut("always"),
     "avg_pool": AvgPoolShortcut(),
 }
+NAMES = tuple(_policies)
 
 layer_template = templates.Slot("shortcut", {}).get
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 import math
 import operator
 
@@ -12,17 +11,17 @@ from keras_resblocks import layers, validation
 from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.attention import adaptive_kernel_size
 from keras_resblocks.layers.composite import Composite
-from keras_resblocks.layers.residual import Block, plan_block
+from keras_resblocks.layers.residual import Block
 from keras_resblocks.layers.units import branch_output, rank_layer, step_output, window_output
 from keras_resblocks.models.builders import (
     aux_steps,
     check_input_shape,
     check_parts,
     merge_options,
-    read_options,
 )
 from keras_resblocks.models.published import get_spec
-from keras_resblocks.models.specs import BLOCKS, BlockCall
+from keras_resblocks.models.specs import BlockCall
+from keras_resblocks.models.structure import branch_of, options_of, plan_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +33,21 @@ class Cost:
         trainable_params: number of trainable parameters.
         macs: multiply-accumulates of convolutions and dense layers for one sample; None where a
             spatial size is not known.
+        activations: number of values that convolutions and dense layers output for one sample
+            (Radosavovic et al. 2020, "Designing Network Design Spaces", section 3.1), to which
+            the memory of a training step is proportional; None as `macs`.
     """
 
     params: int = 0
     trainable_params: int = 0
     macs: int | None = 0
+    activations: int | None = 0
 
     def __add__(self, other):
-        unknown = self.macs is None or other.macs is None
-        return Cost(
-            self.params + other.params,
-            self.trainable_params + other.trainable_params,
-            None if unknown else self.macs + other.macs,
-        )
+        def total(mine, its):
+            return None if mine is None or its is None else mine + its
+
+        return Cost(*map(total, dataclasses.astuple(self), dataclasses.astuple(other)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ def cost(
     Example:
 
     >>> cost("resnet50")
-    Cost(params=25610152, trainable_params=25557032, macs=4089184256)
+    Cost(params=25610152, trainable_params=25557032, macs=4089184256, activations=11114984)
     """
     if isinstance(model, keras.Model):
         given = {
@@ -136,7 +137,7 @@ def _head_cost(spec, shape, classes):
 
 def _classifier_cost(features, classes):
     params = (features + 1) * classes
-    return Cost(params, params, features * classes)
+    return Cost(params, params, features * classes, classes)
 
 
 def _aux_cost(head, shape, options, classes):
@@ -162,27 +163,13 @@ def _known_part_cost(part, shape, counted):
 
 def _part_cost(part, shape, options):
     if isinstance(part, BlockCall):
-        options = {"strides": 1, **options, **read_options(part.arguments())}
-        block_class = BLOCKS[part.kind]
-        branch = block_class.branch_steps(**_select(options, _branch_arguments(block_class)))
-        return _block_cost(branch, shape, options)
+        options = options_of(part, options)
+        return _block_cost(branch_of(part, options), shape, options)
     return _step_cost(part, shape, options)
 
 
-@functools.cache
-def _branch_arguments(block_class):
-    return tuple(inspect.signature(block_class.branch_steps).parameters)
-
-
-def _select(options, names):
-    return {name: options[name] for name in names if name in options}
-
-
-_PLAN_ARGUMENTS = tuple(inspect.signature(plan_block).parameters)[2:]
-
-
 def _block_cost(branch, shape, options):
-    plan = plan_block(branch, shape.channels, **_select(options, _PLAN_ARGUMENTS))
+    plan = plan_of(branch, shape.channels, options)
     total = Cost()
     if plan.entry:
         total += _template_cost(options["normalization"], shape, options)
@@ -220,12 +207,10 @@ def _(step: steps.Conv, shape, options):
     activation = templates.activation.get(options["activation"])
     use_bias = options["use_bias"]
     bias = step.filters if (normalization is None if use_bias is None else use_bias) else 0
-    positions = output.positions()
-    convolution = Cost(
-        kernel + bias, kernel + bias, None if positions is None else kernel * positions
-    )
+    params = kernel + bias
     return (
-        convolution
+        _work(kernel, output)
+        + Cost(params, params)
         + _template_cost(normalization, output, options)
         + _template_cost(activation, output, options),
         output,
@@ -274,21 +259,29 @@ def _template_cost(template, shape, options):
     counts = formula and formula(config, shape)
     if counts is None:
         layer, input_shape = _built(template, shape, data_format)
-        return Cost(*_count_weights(layer), _layer_macs(layer, input_shape))
-    trainable, fixed, macs = counts
+        return Cost(*_count_weights(layer)) + _layer_work(layer, input_shape)
+    trainable, fixed, *work = counts
     if not config.get("trainable", True):
         trainable, fixed = 0, trainable + fixed
-    return Cost(trainable + fixed, trainable, macs)
+    return Cost(trainable + fixed, trainable, *work)
 
 
-# For each layer class: its trainable parameters, its fixed ones and its multiply-accumulates,
-# from its config; or None where the config asks for more than the formula knows.
+def _work(kernel, output):
+    """The multiply-accumulates and activations of a kernel applied at every position."""
+    positions = output.positions()
+    if positions is None:
+        return Cost(macs=None, activations=None)
+    return Cost(macs=kernel * positions, activations=output.channels * positions)
+
+
+# For each layer class: its trainable parameters, its fixed ones, its multiply-accumulates and
+# activations, from its config; or None where the config asks for more than the formula knows.
 
 
 def _normalization(moments):
     def formula(config, shape):
         per_channel = config.get("scale", True) + config.get("center", True)
-        return per_channel * shape.channels, moments * shape.channels, 0
+        return per_channel * shape.channels, moments * shape.channels, 0, 0
 
     return formula
 
@@ -298,14 +291,14 @@ def _squeeze_excite(config, shape):
         return None
     hidden = max(1, shape.channels // config.get("reduction", 16))
     kernels = 2 * shape.channels * hidden
-    return kernels + shape.channels + hidden, 0, kernels
+    return kernels + shape.channels + hidden, 0, kernels, hidden + shape.channels
 
 
 def _efficient_channel(config, shape):
     if not _is_plain(config, "gate_activation"):
         return None
     size = config.get("kernel_size") or adaptive_kernel_size(shape.channels)
-    return size, 0, size * shape.channels
+    return size, 0, size * shape.channels, shape.channels
 
 
 def _is_plain(config, *activations):
@@ -313,7 +306,7 @@ def _is_plain(config, *activations):
 
 
 def _weightless(config, shape):
-    return 0, 0, 0
+    return 0, 0, 0, 0
 
 
 _FORMULAS = {
@@ -344,7 +337,7 @@ def _built(template, shape, data_format):
 
 
 def _cost_of_model(model):
-    return Cost(*_count_weights(model), _model_macs(model))
+    return Cost(*_count_weights(model)) + _model_work(model)
 
 
 def _count_weights(layer):
@@ -354,12 +347,15 @@ def _count_weights(layer):
     return count(layer.weights), count(layer.trainable_weights)
 
 
-def _model_macs(model):
+# What the layers of a built model do, as a `Cost` without parameters: those are counted.
+
+
+def _model_work(model):
     try:
-        macs = [_layer_macs(layer, layer.input.shape) for layer in model.layers if layer.weights]
+        works = [_layer_work(layer, layer.input.shape) for layer in model.layers if layer.weights]
     except AttributeError:  # a layer used twice, or a model that is no graph of layers
-        return None
-    return None if None in macs else sum(macs)
+        return Cost(macs=None, activations=None)
+    return sum(works, Cost())
 
 
 _KERNEL_LAYERS = (
@@ -369,36 +365,36 @@ _KERNEL_LAYERS = (
 )
 
 
-def _layer_macs(layer, input_shape):
-    """The multiply-accumulates of a built layer for one sample; None where not known."""
+def _layer_work(layer, input_shape):
+    """The work of a built layer for one sample."""
     if isinstance(layer, keras.Model):
-        return _model_macs(layer)
+        return _model_work(layer)
     if isinstance(layer, Composite):
-        return _composite_macs(layer, _shape(input_shape, layer.data_format))
+        work = _composite_cost(layer, _shape(input_shape, layer.data_format))
+        return dataclasses.replace(work, params=0, trainable_params=0)
     if not isinstance(layer, _KERNEL_LAYERS):
-        return 0
+        return Cost()
     output = layer.compute_output_shape(input_shape)
-    positions = _shape(output, getattr(layer, "data_format", "channels_last")).positions()
     kernels = sum(math.prod(w.shape) for w in layer.weights if w.name.endswith("kernel"))
-    return None if positions is None else kernels * positions
+    return _work(kernels, _shape(output, getattr(layer, "data_format", "channels_last")))
 
 
-def _composite_macs(layer, shape):
+def _composite_cost(layer, shape):
     if isinstance(layer, Block):
         options = {
             **vars(layer),
             "shortcut": layer.shortcut_policy,
             "attention": layer.attention_template,
         }
-        return _block_cost(layer.branch(), shape, options)[0].macs
+        return _block_cost(layer.branch(), shape, options)[0]
     if isinstance(layer, layers.ConvUnit):
         step = steps.Conv(
             layer.filters, layer.kernel_size, layer.strides, layer.groups, layer.dilation_rate
         )
-        return _step_cost(step, shape, vars(layer))[0].macs
+        return _step_cost(step, shape, vars(layer))[0]
     formula = _FORMULAS.get(type(layer))
     counts = formula and formula(layer.get_config(), shape)
-    return counts[2] if counts else 0
+    return Cost(0, 0, *counts[2:]) if counts else Cost()
 
 
 def _full_shape(shape, data_format):

@@ -3,9 +3,7 @@
 import keras
 
 from keras_resblocks import validation
-from keras_resblocks.layers import BottleneckBlock, ResidualBlock
-
-_BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock}
+from keras_resblocks.models.specs import BLOCKS
 
 
 def hp_activation(hp, values=("relu", "elu", "gelu", "silu"), *, name="activation"):
@@ -77,8 +75,8 @@ def hp_residual_stage(
     ...     return model
     """
     for block in blocks:
-        validation.one_of("blocks", block, tuple(_BLOCKS))
-    block_class = _BLOCKS[hp.Choice(f"{name}_block", list(blocks))]
+        validation.one_of("blocks", block, ("residual", "bottleneck"))
+    block_class = BLOCKS[hp.Choice(f"{name}_block", list(blocks))]
     depth = hp.Choice(f"{name}_depth", list(depths))
     filters = hp.Choice(f"{name}_width", list(widths))
     for b in range(1, depth + 1):

@@ -42,6 +42,11 @@ def is_intact(path):
     return True
 
 
+def read_intact(path):
+    """The object in a file, or in its twin if the file is damaged; None if both are, or missing."""
+    return next((read_json(p) for p in (path, f"{path}{TWIN}") if is_intact(p)), None)
+
+
 def repair(folder, pattern):
     """Restores each damaged or missing file whose twin is intact; removes half-written ones.
 

@@ -44,26 +44,11 @@ def test_digits_search_finds_a_good_small_network(tmp_path):
 
 
 @pytest.mark.parametrize("tuner", ["bayesian", "hyperband"])
-def test_search_runs_on_a_folder_of_images(tuner, tmp_path):
-    rng = np.random.default_rng(0)
-    for name, brightness in (("bright", 220), ("dark", 30)):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(20):
-            image = brightness + rng.normal(0, 10, size=(12, 10, 3))
-            keras.utils.save_img(tmp_path / "images" / name / f"{i}.png", image, scale=False)
-    options = ("--data", tmp_path / "images", "--size", 8, "--trials", 2, "--epochs", 2)
-    budget = ("--max-params", 30_000)
-    lines = run_example(
-        "search_digits.py", *options, *budget, "--tuner", tuner, "--out", tmp_path / "out"
-    )
+def test_digits_search_runs_with_another_tuner(tuner, tmp_path):
+    options = ("--trials", 2, "--epochs", 2, "--max-params", 30_000)
+    lines = run_example("search_digits.py", *options, "--tuner", tuner, "--out", tmp_path)
     assert 0 <= accuracy_of(lines[-1]) <= 1
-    best = keras.saving.load_model(tmp_path / "out" / "best.keras")
-    assert kr.cost(best).params <= 30_000
-
-
-def test_folder_without_classes_is_refused(tmp_path):
-    with pytest.raises(AssertionError, match="two or more classes"):
-        run_example("search_digits.py", "--data", tmp_path, "--out", tmp_path / "out")
+    assert kr.cost(keras.saving.load_model(tmp_path / "best.keras")).params <= 30_000
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

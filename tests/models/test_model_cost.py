@@ -298,6 +298,7 @@ def test_cost_of_a_model_of_stock_layers():
         params=convolution + 4 + 16 + dense + 10,
         trainable_params=convolution + 4 + 8 + dense + 10,
         macs=convolution * 4 * 4 + dense,
+        activations=4 * 4 * 4 + 10,
     )
 
 
@@ -316,3 +317,14 @@ def test_cost_follows_a_normalization_along_another_axis(axis):
         "data_format": "channels_last",
     }
     assert kr.cost(spec, **options) == kr.cost(kr.create_model(spec, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),  # as timm reports them
+    [
+        *[("resnet18", 2.48), ("resnet34", 3.74), ("resnet50", 11.11), ("resnet101", 16.23)],
+        *[("resnet152", 22.56), ("wide_resnet50_2", 14.40), ("resnext50_32x4d", 14.40)],
+    ],
+)
+def test_activations_are_the_known_ones(name, millions):
+    assert kr.cost(name).activations / 1e6 == pytest.approx(millions, abs=0.006)

@@ -80,6 +80,11 @@ class TestHyperModel:
         assert options["activation"] == "elu"
         assert set(hp.values) == {"width"}
 
+    def test_whole_and_other_numbers_can_be_listed_together(self):
+        hp = keras_tuner.HyperParameters()
+        space(regularizers=(0, 1e-4), drop_path_rates=(0, 0.1)).build(hp)
+        assert (hp.values["l2"], hp.values["drop_path_rate"]) == (0, 0)
+
     def test_candidate_is_what_its_values_say(self):
         values = {
             "block": "bottleneck",

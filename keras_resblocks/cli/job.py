@@ -1,0 +1,429 @@
+"""A search in a folder, as the options of the command line describe it.
+
+The folder has the options (`arguments.json`), KerasTuner's project (`search`) or the weights of a
+study, and in the end the report (`report`) and the best model (`best.keras`).
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import sys
+import threading
+
+import keras
+import keras_tuner
+
+from keras_resblocks import tuner, validation
+from keras_resblocks.cli import data, launch, search
+from keras_resblocks.tuner import storage
+from keras_resblocks.tuner.hypermodels import ARGUMENTS
+from keras_resblocks.tuner.studies.search import open_storage
+
+ARGUMENTS_FILE = "arguments.json"
+PROJECT = "search"
+OBJECTIVE = "val_accuracy"
+TRIALS, EPOCHS, BATCH_SIZE = 12, 10, 64  # where nothing is said
+
+TUNERS = {
+    "random": tuner.RandomSearch,
+    "grid": tuner.GridSearch,
+    "hyperband": tuner.Hyperband,
+    "bayesian": tuner.BayesianOptimization,
+}
+NETWORKS = {"resnet": tuner.ResNetHyperModel, "inception": tuner.InceptionHyperModel}
+# Of the hypermodel, beside the lists.
+_SETTINGS = (
+    *("max_params", "max_macs", "max_activation_memory"),
+    *("stages", "per_stage", "schedule_epochs"),
+)
+_WORDS = {"none": None, "true": True, "false": False}
+# Of the command, not of the search.
+_PASSING = ("run", "parser", "is_own", "out", "overwrite")
+
+
+def _lists():
+    """For each list of the search space: the names that it may have, and its default, as text."""
+
+    def text(values):
+        values = values if isinstance(values, (list, tuple)) else (values,)
+        return " ".join("none" if value is None else str(value) for value in values)
+
+    lists = {}
+    for argument, known in ARGUMENTS.items():
+        defaults = {
+            name: text(network.defaults[argument])
+            for name, network in NETWORKS.items()
+            if argument in network.defaults
+        }
+        if defaults == dict.fromkeys(NETWORKS, defaults.get("resnet")):
+            lists[argument] = known.names, f"({defaults['resnet']})"
+        else:
+            each = (f"{network}: {default}" for network, default in defaults.items())
+            lists[argument] = known.names, f"({', '.join(each)})"
+    return lists
+
+
+LISTS = _lists()
+
+
+def options_of(args):
+    """The options of a search among the arguments of the command.
+
+    Raises:
+        ValueError: for those that do not go together.
+    """
+    options = _of_the_search(args)
+    if pathlib.Path(options.data).exists() and options.data != "digits":
+        options.data = os.path.abspath(options.data)  # `resume` may be called from elsewhere
+    if options.storage and "://" not in options.storage:
+        options.storage = os.path.abspath(options.storage)
+    options.backend = options.backend or keras.backend.backend()
+    _check(options)
+    return options
+
+
+def _of_the_search(args):
+    return argparse.Namespace(**{k: v for k, v in vars(args).items() if k not in _PASSING})
+
+
+def _check(options):
+    if (options.study is None) != (options.storage is None):
+        raise ValueError("`--study` and `--storage` go together")
+    if options.study:
+        for name in ("tuner", "small_first", "warm_start", "workers", "gpus"):
+            if getattr(options, name):
+                raise ValueError(
+                    f"`--{name.replace('_', '-')}` is not for `--study`, which Optuna searches. "
+                    "For more workers, start the command in other processes, each with an `--out` "
+                    "of its own"
+                )
+    if options.tuner == "hyperband" and options.trials:
+        raise ValueError("`--trials` is not for `--tuner hyperband`, whose `--epochs` tell them")
+    if options.batch_size and options.batch_sizes:
+        raise ValueError("`--batch-size` and `--batch-sizes` do not go together")
+    for name in LISTS.keys() - NETWORKS[options.network].defaults.keys():
+        if getattr(options, name):
+            option = name.replace("_", "-")
+            raise ValueError(f"`--{option}` is not for `--network {options.network}`")
+    if options.workers is not None:
+        validation.positive_int("--workers", options.workers)
+
+
+def check_free(folder, overwrite):
+    """Checks that a folder has no search that would be lost.
+
+    Raises:
+        ValueError: if it has one.
+    """
+    has_search = is_search(folder) or any((folder / PROJECT).glob("trial_*"))
+    if has_search and not overwrite:
+        raise ValueError(
+            f"{folder} has a search in it. Go on with it: resume {shlex.quote(str(folder))}; or "
+            "begin anew: --overwrite"
+        )
+
+
+def is_search(folder):
+    """Whether a folder is that of a search of the command line."""
+    return any(folder.glob(f"{ARGUMENTS_FILE}*"))
+
+
+def read_options(folder):
+    """The options of the search in a folder.
+
+    Raises:
+        ValueError: if they are not there, or damaged.
+    """
+    path = folder / ARGUMENTS_FILE
+    if not is_search(folder):
+        raise ValueError(f"{folder} has no search of this command in it: {path} is missing")
+    parser = argparse.ArgumentParser()
+    search.add_arguments(parser)
+    defaults = vars(_of_the_search(parser.parse_args(["digits"])))
+    options = storage.read_intact(path)
+    if not isinstance(options, dict) or "data" not in options or options.keys() - defaults.keys():
+        raise ValueError(
+            f"{path} must hold the arguments of the search, but it is damaged. Put a copy in its "
+            "place, or begin anew: search DATA --overwrite"
+        )
+    return argparse.Namespace(**{**defaults, **options})
+
+
+def change_options(options, args):
+    """Changes the options of a search to what `resume` was given.
+
+    Raises:
+        ValueError: for what cannot be changed.
+    """
+    if options.tuner == "hyperband" and args.epochs not in (None, options.epochs):
+        raise ValueError("`--epochs` must stay as they were in a search of `--tuner hyperband`")
+    if args.workers is not None or args.gpus is not None:
+        options.workers = options.gpus = None
+    for name in ("backend", "trials", "epochs", "retrain", "workers", "gpus", "logs", "restart"):
+        value = getattr(args, name)
+        if value not in (None, False):
+            setattr(options, name, value)
+    _check(options)
+
+
+def choose_backend(backend, args):
+    """Starts this process anew where Keras has another backend.
+
+    Raises:
+        ValueError: if it is not installed, or if the command is called from Python.
+    """
+    if backend == keras.backend.backend():
+        return
+    if importlib.util.find_spec(backend) is None:
+        raise ValueError(f"`--backend` must be installed. Received: {backend}")
+    if not args.is_own:
+        raise ValueError(
+            f"`--backend` must be that of this process, {keras.backend.backend()}. "
+            f"Received: {backend}"
+        )
+    # Keras reads its backend once, when it is imported, and `python -m keras_resblocks` imports
+    # it before any line of the command: so the same command is run again in this process' place.
+    sys.stdout.flush()
+    command = [sys.executable, *sys.orig_argv[1:]]
+    os.execve(sys.executable, command, {**os.environ, "KERAS_BACKEND": backend})
+
+
+def load_study(name, url):
+    """A study of Optuna.
+
+    Raises:
+        ValueError: if the storage does not have it.
+    """
+    import optuna
+
+    try:
+        return optuna.load_study(study_name=name, storage=_open(url))
+    except KeyError:
+        raise ValueError(f"`--storage` must have the study {name!r}. Received: {url}") from None
+
+
+def _open(url):
+    import optuna
+    import sqlalchemy
+
+    try:
+        return open_storage(url)
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise ValueError(f"`--storage` cannot be opened: {error}") from None
+
+
+def _values(words):
+    """What a list of the search space says."""
+    if len(words) == 1 and ":" in words[0]:
+        low, high, *sampling = words[0].split(":")
+        return tuner.Range(_value(low), _value(high), sampling=":".join(sampling) or "linear")
+    return [_value(word) for word in words]
+
+
+def _value(word):
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(word)
+    return _WORDS.get(word.lower(), word)
+
+
+_interrupted = threading.Event()
+
+
+def _interrupt(number, frame):
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
+class _Interrupter(keras.callbacks.Callback):
+    """Raises a Ctrl-C that was lost: what a callback of the garbage collector raises, and JAX
+    has one, is printed and no more.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):  # the last epoch is on disk
+        if _interrupted.is_set():
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """A Ctrl-C ends what is within, soon if not at once."""
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:  # as in the background
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _interrupted.clear()
+
+
+class Job:
+    """A search.
+
+    Args:
+        folder: a `pathlib.Path`.
+        options: as `options_of` and `read_options` return them.
+
+    Raises:
+        ValueError: if there is no such data, or no such search space.
+    """
+
+    def __init__(self, folder, options):
+        self.folder = folder
+        self.options = options
+        for name in ("jinja2", "matplotlib", "plotly", *(["optuna"] if options.study else [])):
+            if importlib.util.find_spec(name) is None:  # to say so before the search, not after
+                raise ImportError(f"A search needs {name}: install keras-resblocks[cli]")
+        self.data = data.load(
+            options.data, size=options.size, grayscale=options.grayscale, seed=options.seed
+        )
+        self.hypermodel = self._hypermodel()
+
+    def begin(self, overwrite=False):
+        """Searches in a folder that has no search yet; the exit status."""
+        if overwrite:
+            for path in (PROJECT, "report"):
+                shutil.rmtree(self.folder / path, ignore_errors=True)
+            for path in self.folder.glob(f"{ARGUMENTS_FILE}*"):
+                path.unlink()
+        return self.run()
+
+    def run(self):
+        """Searches, or goes on, and uses what was found; the exit status."""
+        has_workers = self.options.workers is not None or self.options.gpus is not None
+        if has_workers:
+            launch.devices_of(self.options)
+        try:
+            with _interruptible():
+                return self._run(has_workers)
+        except KeyboardInterrupt:
+            folder = shlex.quote(str(self.folder))
+            print(f"interrupted; to go on: python -m keras_resblocks resume {folder}", flush=True)
+            return 128 + signal.SIGINT
+
+    def take_part(self):
+        """Searches as one of the processes of `launch`; the exit status."""
+        self._search(self._tuner())
+        return 0
+
+    def _run(self, has_workers):
+        options = self.options
+        # First what may find a mistake in the options; but the GPUs are for the workers.
+        engine = None if has_workers or options.study else self._tuner()
+        study_storage = _open(options.storage) if options.study else None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        storage.write_json(self.folder / ARGUMENTS_FILE, vars(options))
+        if has_workers:
+            command = [sys.executable, "-m", "keras_resblocks", "resume", str(self.folder)]
+            status = launch.launch([*command, "--member"], options)
+            if status:
+                return status
+            engine = self._tuner()
+        if options.study:
+            self._finish(self._search_study(study_storage), self._best_of_study)
+        else:
+            self._search(engine)  # over at once, where the workers have searched
+            self._finish(engine, self._best_of_tuner)
+        return 0
+
+    def _hypermodel(self):
+        given = {name: getattr(self.options, name) for name in (*_SETTINGS, *LISTS)}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.options.mixed_precision:
+            given["dtype"] = f"mixed_{self.options.mixed_precision}"
+        return NETWORKS[self.options.network](
+            self.data.x.shape[1:],
+            self.data.classes,
+            **{name: _values(value) if name in LISTS else value for name, value in given.items()},
+        )
+
+    def _tuner(self):
+        options = self.options
+        keras.utils.set_random_seed(options.seed)
+        limit = {"max_trials": options.trials or TRIALS}
+        if options.tuner == "hyperband":
+            limit = {"max_epochs": self._epochs}
+        return TUNERS[options.tuner or "random"](
+            self.hypermodel,
+            OBJECTIVE,
+            **limit,
+            seed=options.seed,
+            small_first=options.small_first,
+            warm_start=options.warm_start,
+            keep_checkpoints=options.keep_checkpoints,
+            directory=self.folder,
+            project_name=PROJECT,
+        )
+
+    @property
+    def _epochs(self):
+        return self.options.epochs or EPOCHS
+
+    def _fit_arguments(self, epochs):
+        batch_size = None if self.options.batch_sizes else self.options.batch_size or BATCH_SIZE
+        return {
+            "validation_data": (self.data.x_val, self.data.y_val),
+            "epochs": epochs,
+            "callbacks": [_Interrupter()],
+            **({"batch_size": batch_size} if batch_size else {}),
+        }
+
+    def _search(self, engine):
+        engine.search(self.data.x, self.data.y, **self._fit_arguments(self._epochs))
+
+    def _search_study(self, study_storage):
+        return tuner.optuna_search(
+            self.hypermodel,
+            self.options.study,
+            study_storage,
+            max_trials=self.options.trials or TRIALS,
+            objective=OBJECTIVE,
+            seed=self.options.seed,
+            directory=self.folder,
+            keep_checkpoints=self.options.keep_checkpoints,
+            x=self.data.x,
+            y=self.data.y,
+            **self._fit_arguments(self._epochs),
+        )
+
+    def _finish(self, source, best):
+        """Reports on a tuner or a study, saves its best model and tests it."""
+        found = tuner.report(source, self.folder / "report", objective=OBJECTIVE)
+        print(found)
+        print(f"report: {found.paths['report.html']}")
+        if found.best is None:
+            raise ValueError("No trial of this search was completed; the report says why")
+        path = self.folder / "best.keras"
+        half_written = path.with_name(f"best.{os.getpid()}.keras")
+        best(source).save(half_written)
+        os.replace(half_written, path)
+        model = keras.saving.load_model(path)
+        print(f"best model: {path}, {model.count_params():,} parameters")
+        tested = model.evaluate(self.data.x_test, self.data.y_test, verbose=0, return_dict=True)
+        print(f"test accuracy {tested['accuracy']:.4f}")
+
+    def _best_of_tuner(self, engine):
+        if not self.options.retrain:
+            return engine.get_best_models(1)[0]
+        arguments = self._fit_arguments(self.options.retrain)
+        return engine.retrain_best(self.data.x, self.data.y, verbose=0, **arguments)
+
+    def _best_of_study(self, study):
+        hp = keras_tuner.HyperParameters()
+        hp.values = dict(study.best_params)
+        keras.utils.set_random_seed(self.options.seed)
+        model = self.hypermodel.build(hp)
+        weights = self.folder / study.study_name / f"trial_{study.best_trial.number}.weights.h5"
+        if weights.exists() and not self.options.retrain:
+            model.optimizer.build(model.trainable_variables)  # whose state is in the file
+            model.load_weights(weights)
+        else:  # it was another machine's
+            arguments = self._fit_arguments(self.options.retrain or self._epochs)
+            self.hypermodel.fit(hp, model, self.data.x, self.data.y, verbose=0, **arguments)
+        return model

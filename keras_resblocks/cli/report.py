@@ -1,0 +1,38 @@
+"""Say what a search found, of this package, of KerasTuner itself or of Optuna."""
+
+import pathlib
+
+
+def add_arguments(parser):
+    """Declares what the command takes."""
+    parser.add_argument(
+        "folder",
+        type=pathlib.Path,
+        nargs="?",
+        metavar="DIR",
+        help="of a search, or of a KerasTuner project",
+    )
+    parser.add_argument("--study", metavar="NAME", help="of Optuna, in --storage")
+    parser.add_argument("--storage", metavar="URL", help="a database, or a file.journal")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="by default DIR/report")
+    parser.add_argument("--objective", metavar="NAME", help="if DIR does not tell")
+
+
+def run(args):
+    """Writes the report and prints its table; the exit status."""
+    from keras_resblocks.cli import job
+    from keras_resblocks.tuner import report
+
+    if (args.folder is None) == (args.study is None) or (args.study and not args.storage):
+        raise ValueError("Say of what: DIR, or --study NAME --storage URL")
+    study, storage, objective = args.study, args.storage, args.objective
+    if args.folder and job.is_search(args.folder):
+        options = job.read_options(args.folder)
+        study, storage = options.study, options.storage
+        objective = objective or job.OBJECTIVE
+    source = job.load_study(study, storage) if study else args.folder
+    out = args.out or (args.folder and args.folder / "report")
+    found = report(source, out, objective=objective)
+    print(found)
+    print(f"report: {found.paths['report.html']}")
+    return 0

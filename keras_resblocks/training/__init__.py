@@ -1,0 +1,6 @@
+"""What Keras lacks for the training of image classifiers."""
+
+from keras_resblocks.training.augmentation import RandomShift
+from keras_resblocks.training.losses import SmoothedSparseCategoricalCrossentropy
+
+__all__ = ["RandomShift", "SmoothedSparseCategoricalCrossentropy"]

@@ -1,0 +1,1 @@
+"""What a search found: its records, tables, charts and page."""

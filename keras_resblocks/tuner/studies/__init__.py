@@ -1,0 +1,1 @@
+"""A search by Optuna, on any number of machines. Needs the extra `optuna`."""

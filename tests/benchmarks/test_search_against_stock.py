@@ -1,0 +1,56 @@
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "search_against_stock.py"
+TINY = "--seeds 1 --seconds 4 --epochs 1 --repeats 1 --trials 1 --overhead-epochs 2"
+
+pytestmark = pytest.mark.slow
+
+
+def tables_of(report):
+    """The tables by the heading above them: lists of rows, each a dict by the column."""
+    tables = {}
+    for section in report.split("\n## ")[1:]:
+        heading, _, body = section.partition("\n")
+        for block in re.findall(r"(?:^\|.*\n)+", body, flags=re.MULTILINE):
+            header, _, *rows = (line.strip("| ").split(" | ") for line in block.splitlines())
+            assert all(len(row) == len(header) for row in rows)
+            tables.setdefault(heading, []).append([dict(zip(header, row)) for row in rows])
+    return tables
+
+
+def test_report_has_the_tables_of_both_parts(tmp_path):
+    backend = keras.backend.backend()
+    process = subprocess.run(
+        [sys.executable, SCRIPT, *TINY.split(), "--backends", backend, "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    assert process.returncode == 0, process.stderr
+    (path,) = tmp_path.glob("search_*.md")
+    report = path.read_text(encoding="utf-8")
+    assert process.stdout.endswith(report + "\n")
+    assert f"keras {keras.__version__}" in report
+
+    *best, overhead = tables_of(report).items()
+    for _, (contenders, differences) in best:
+        accuracies = [float(row["mean"]) for row in contenders]
+        assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+        assert all(int(row["trained"]) <= int(row["started"]) for row in contenders)
+        *others, ours = accuracies
+        expected = [f"{ours - other:+.4f}" for other in others]
+        assert [row["mean"] for row in differences] == expected
+
+    heading, (rows,) = overhead
+    assert heading == f"Overhead: {backend}"
+    shares = [float(row["overhead share"]) for row in rows]
+    assert [row["contender"] for row in rows][-1] == "ours / stock"
+    assert all(0 < share < 1 for share in shares[:2])
+    assert shares[2] == pytest.approx(shares[1] / shares[0], abs=0.02)

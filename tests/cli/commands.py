@@ -1,0 +1,63 @@
+"""What the tests of the command line share: tiny images, and ways to run a command."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+from keras_resblocks import cli
+
+# A space of a few tiny networks.
+TINY = ("--stages", 1, "--depths", 1, 2, "--widths", 2, 4, "--blocks", "residual")
+QUICK = (*TINY, "--trials", 2, "--epochs", 1)
+
+
+def images(count=30, classes=3, shape=(6, 5, 1), seed=0):
+    """Images that differ in brightness by their class, uint8, and the classes."""
+    y = np.arange(count) % classes
+    noise = np.random.default_rng(seed).integers(0, 20, size=(count, *shape))
+    return (noise + 60 * y.reshape(-1, *[1] * len(shape))).astype("uint8"), y
+
+
+def write_npz(path, **arrays):
+    """An `.npz` file, by default of `images()`; its path."""
+    if not arrays:
+        arrays = dict(zip("xy", images()))
+    np.savez(path, **arrays)
+    return path
+
+
+def write_folder(folder, channels=3, classes=("bright", "dark", "grey"), count=10):
+    """A folder of PNG files for each class; its path."""
+    x, y = images(count * len(classes), len(classes), (6, 5, channels))
+    for number, (image, label) in enumerate(zip(x, y)):
+        path = folder / classes[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(path, image, scale=False)
+    return folder
+
+
+def run(*arguments):
+    """Runs a command in this process; the exit status."""
+    try:
+        return cli.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+
+
+def start(*arguments):
+    """Starts a command as a process."""
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    command = [sys.executable, "-m", "keras_resblocks", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test in the background has inherited that a Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )

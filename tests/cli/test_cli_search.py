@@ -1,0 +1,384 @@
+"""A search from the command line, from the arguments to the best model."""
+
+import argparse
+import json
+import re
+import signal
+import time
+
+import keras
+import pytest
+from commands import QUICK, TINY, run, start, write_folder, write_npz
+from helpers import BACKENDS, is_installed
+
+from keras_resblocks import cost
+from keras_resblocks.cli import job, search
+from keras_resblocks.tuner import Range
+
+
+def job_of(folder, *arguments):
+    """The search that these arguments stand for."""
+    parser = argparse.ArgumentParser()
+    search.add_arguments(parser)
+    npz = write_npz(folder / "images.npz")
+    args = parser.parse_args([str(npz), *map(str, arguments)])
+    return job.Job(folder / "out", job.options_of(args))
+
+
+def accuracy_of(printed):
+    (accuracy,) = re.fullmatch(r"test accuracy (\d\.\d{4})", printed.splitlines()[-1]).groups()
+    return float(accuracy)
+
+
+def trials_of(printed):
+    return [line for line in printed.splitlines() if re.match(r"(\[chief\] )?trial +\d", line)]
+
+
+LISTS = {
+    "blocks": (["bottleneck", "residual"], ["bottleneck", "residual"]),
+    "depths": (["1", "3"], [1, 3]),
+    "widths": (["8"], [8]),
+    "width_multipliers": (["1", "1.5"], [1, 1.5]),
+    "expansions": (["2", "4"], [2, 4]),
+    "groups": (["1", "2"], [1, 2]),
+    "stems": (["small", "large"], ["small", "large"]),
+    "activations": (["relu", "elu", "gelu"], ["relu", "elu", "gelu"]),
+    "normalizations": (["batch", "none"], ["batch", None]),
+    "attentions": (["None", "squeeze_excite"], [None, "squeeze_excite"]),
+    "shortcuts": (["zero_pad"], ["zero_pad"]),
+    "preactivations": (["true", "False"], [True, False]),
+    "drop_path_rates": (["0", "0.1"], [0, 0.1]),
+    "regularizers": (["0", "1e-4"], [0, 1e-4]),
+    "optimizers": (["adam", "sgd"], ["adam", "sgd"]),
+    "learning_rates": (["1e-3", "0.01"], [1e-3, 0.01]),
+    "schedules": (["cosine"], ["cosine"]),
+    "batch_sizes": (["16", "32"], [16, 32]),
+    "augmentations": (["none", "shift"], [None, "shift"]),
+    "label_smoothings": (["0", "0.1"], [0, 0.1]),
+    "kinds": (["v2", "factorized"], ["v2", "factorized"]),
+}
+
+
+def test_every_list_of_the_networks_is_an_option():
+    known = {name for network in job.NETWORKS.values() for name in network.defaults}
+    assert job.LISTS.keys() == known == LISTS.keys()
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_reaches_the_search_space(name, tmp_path):
+    words, values = LISTS[name]
+    network = ["--network", "inception"] if name == "kinds" else []
+    made = job_of(tmp_path, f"--{name.replace('_', '-')}", *words, *network)
+    choices = made.hypermodel.options[job.ARGUMENTS[name].option]
+    assert list(choices.labels.values()) == values
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("1e-4:1e-2:log", Range(1e-4, 1e-2, sampling="log")),
+        ("0.1:0.2", Range(0.1, 0.2)),
+    ],
+)
+def test_numbers_may_be_a_range(word, expected, tmp_path):
+    made = job_of(tmp_path, "--learning-rates", word)
+    assert made.hypermodel.options["learning_rate"] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read", "expected"),
+    [
+        (["--max-params", 9000], lambda made: made.hypermodel.budget.max_params, 9000),
+        (["--max-macs", "1000000"], lambda made: made.hypermodel.budget.max_macs, 1_000_000),
+        (
+            ["--max-activation-memory", 90_000],
+            lambda made: made.hypermodel.budget.max_activation_memory,
+            90_000,
+        ),
+        (["--stages", 2], lambda made: made.hypermodel.stages, 2),
+        (["--per-stage"], lambda made: made.hypermodel.per_stage, ()),
+        (["--per-stage", "width"], lambda made: made.hypermodel.per_stage, ("width",)),
+        (["--schedule-epochs", 5], lambda made: made.hypermodel.schedule_epochs, 5),
+        (
+            ["--mixed-precision", "bfloat16"],
+            lambda made: made.hypermodel.block_options,
+            {"dtype": "mixed_bfloat16"},
+        ),
+        (["--network", "inception"], lambda made: type(made.hypermodel).__name__[:4], "Ince"),
+        (["--batch-size", 7], lambda made: made._fit_arguments(1)["batch_size"], 7),
+        ([], lambda made: made._fit_arguments(1)["batch_size"], job.BATCH_SIZE),
+    ],
+)
+def test_an_option_has_its_effect(arguments, read, expected, tmp_path):
+    space = ["--widths", 2] if "--network" not in arguments else []
+    assert read(job_of(tmp_path, *space, *arguments)) == expected
+
+
+STUDY = ("--study", "s", "--storage", "s.journal")
+MISTAKES = {
+    "no data": (["search"], "DATA"),
+    "unknown option": (["search", "digits", "--depth", "1"], "--depth"),
+    "no such data": (["search", "nowhere"], "nowhere, which does not exist"),
+    "tuner": (["search", "digits", "--tuner", "best"], "--tuner"),
+    "trials": (["search", "digits", "--trials", "0"], "--trials: must be a positive integer"),
+    "epochs": (["search", "digits", "--epochs", "few"], "--epochs: must be a positive integer"),
+    "activation": (["search", "digits", "--activations", "rely"], "`activation` must be"),
+    "depth": (["search", "digits", "--depths", "1", "0"], "`depths` must be a positive integer"),
+    "twice": (["search", "digits", "--depths", "1", "1"], "must not repeat a value"),
+    "range": (["search", "digits", "--learning-rates", "1:0"], "`low` must be less than `high`"),
+    "no range": (["search", "digits", "--activations", "relu:elu"], "`low` must be a finite"),
+    "budget": (["search", "digits", "--max-params", "10"], "No candidate is within the budget"),
+    "network": (["search", "digits", "--kinds", "v1"], "`--kinds` is not for `--network resnet`"),
+    "per stage": (["search", "digits", "--per-stage", "stem"], "`per_stage` must be one of"),
+    "hyperband": (["search", "digits", "--tuner", "hyperband", "--trials", "2"], "`--trials`"),
+    "batches": (["search", "digits", "--batch-size", "8", "--batch-sizes", "8"], "go together"),
+    "grid": (["search", "digits", "--tuner", "grid", "--small-first"], "`small_first` must be"),
+    "warm start": (["search", "digits", "--warm-start"], "`warm_start=True` needs blocks"),
+    "study alone": (["search", "digits", "--study", "s"], "`--study` and `--storage` go together"),
+    "storage alone": (["search", "digits", "--storage", "s"], "go together"),
+    "study, tuner": (["search", "digits", *STUDY, "--tuner", "grid"], "`--tuner` is not for"),
+    "study, workers": (["search", "digits", *STUDY, "--workers", "2"], "other processes"),
+    "workers": (["search", "digits", "--workers", "0"], "`--workers` must be a positive integer"),
+    "both": (["search", "digits", "--workers", "1", "--gpus", "all"], "not allowed with"),
+    "no GPU": (["search", "digits", "--gpus", "all"], "There is no GPU"),
+    "resume nothing": (["resume", "out"], "no search of this command"),
+    "resume nowhere": (["resume"], "DIR"),
+    "report nothing": (["report"], "Say of what"),
+    "report two": (["report", "out", *STUDY], "Say of what"),
+    "report a study": (["report", "--study", "s"], "Say of what"),
+    "report nowhere": (["report", "out"], "which is no directory"),
+    "report no study": (["report", *STUDY], "must have the study 's'"),
+    "no storage": (["search", "digits", *STUDY[:3], "s.txt"], "`storage` must be the URL of"),
+    "search, no database": (
+        ["search", "digits", *STUDY[:3], "sqlite:////no/where.db"],
+        "`--storage` cannot be opened",
+    ),
+    "no database": (
+        ["report", "--study", "s", "--storage", "sqlite:////no/where.db"],
+        "`--storage` cannot be opened",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert run(*arguments, *(["--out", "o"] if arguments[0] == "search" else [])) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m keras_resblocks")
+    assert message in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_backend_of_a_running_process_stays(tmp_path, capsys):
+    other = next(name for name in BACKENDS if name != keras.backend.backend())
+    assert run("search", "digits", "--backend", other, "--out", tmp_path / "out") == 2
+    message = "be that of this process" if is_installed(other) else "be installed"
+    assert message in capsys.readouterr().err
+
+
+SMALL_DATA = {
+    "npz": lambda folder: [write_npz(folder / "images.npz")],
+    "folder": lambda folder: [write_folder(folder / "images"), "--size", 8],
+    "digits": lambda folder: ["digits"],
+}
+
+
+@pytest.mark.parametrize("source", SMALL_DATA)
+def test_the_best_of_a_search_is_saved_and_tested(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run("search", *SMALL_DATA[source](tmp_path), *QUICK, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert len(trials_of(printed)) == 2
+    assert 0 <= accuracy_of(printed) <= 1
+    model = keras.saving.load_model(out / "best.keras")
+    assert f"{out / 'best.keras'}, {cost(model).params:,} parameters" in printed
+    assert (out / "report" / "report.html").exists()
+    assert f"report: {out / 'report' / 'report.html'}" in printed
+
+
+KINDS = {
+    "grid": ["--trials", 2],
+    "hyperband": [],
+    "bayesian": ["--trials", 2],
+    "inception": ["--trials", 2, "--network", "inception"],
+    "options": [
+        *("--trials", 2, "--small-first", "--keep-checkpoints", 1, "--retrain", 2),
+        *("--activations", "relu", "--warm-start", "--batch-sizes", 8, 16),
+        *("--mixed-precision", "bfloat16", "--augmentations", "none", "shift"),
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_search_ends_with_a_tested_model(kind, tmp_path, capsys):
+    tuner = ["--tuner", kind] if kind in job.TUNERS else []
+    space = TINY if kind != "inception" else ("--stages", 1, "--widths", 16)
+    npz = write_npz(tmp_path / "images.npz")
+    out = ("--out", tmp_path / "out")
+    assert run("search", npz, *space, *KINDS[kind], *tuner, "--epochs", 2, *out) == 0
+    printed = capsys.readouterr().out
+    assert trials_of(printed)
+    assert 0 <= accuracy_of(printed) <= 1
+
+
+def test_a_search_in_the_folder_is_kept_unless_overwritten(tmp_path, capsys):
+    out = tmp_path / "out"
+    begin = ("search", write_npz(tmp_path / "images.npz"), *QUICK, "--out", out)
+    assert run(*begin) == 0
+    before = (out / "best.keras").stat().st_mtime_ns
+    assert run(*begin) == 2
+    error = capsys.readouterr().err
+    assert f"resume {out}" in error
+    assert "--overwrite" in error
+    assert (out / "best.keras").stat().st_mtime_ns == before
+    assert run(*begin, "--overwrite") == 0
+    assert len(trials_of(capsys.readouterr().out)) == 2
+
+
+def test_a_search_goes_on_with_more_trials_from_anywhere(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_npz(tmp_path / "images.npz")
+    assert run("search", "images.npz", *QUICK, "--out", "out") == 0
+    first = capsys.readouterr().out
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("resume", "../out", "--trials", 3) == 0
+    printed = capsys.readouterr().out
+    assert len(trials_of(first)) == 2
+    (line,) = trials_of(printed)
+    assert line.startswith("trial  3 of 3")
+    assert accuracy_of(printed) >= 0
+    options = json.loads((tmp_path / "out" / "arguments.json").read_text())
+    assert (options["trials"], options["epochs"]) == (3, 1)
+
+
+def ended(out):
+    return set(json.loads((out / "search" / "oracle.json").read_text())["end_order"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_that_was_stopped_goes_on(number, tmp_path, capsys):
+    out = tmp_path / "out"
+    npz = write_npz(tmp_path / "images.npz")
+    space = ("--stages", 2, "--widths", 2, 4, "--blocks", "residual", "--epochs", 10)
+    process = start("search", npz, *space, "--trials", 4, "--out", out)
+    for line in process.stdout:
+        if line.startswith("trial  1"):
+            break
+    time.sleep(0.5)  # in the middle of the second
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=120)
+    if number == signal.SIGINT:
+        assert process.returncode == 128 + signal.SIGINT
+        assert rest.splitlines()[-1].endswith(f"python -m keras_resblocks resume {out}")
+    before = ended(out)
+    assert 1 <= len(before) < 4
+    assert run("resume", out) == 0
+    printed = capsys.readouterr().out
+    assert len(trials_of(printed)) == 4 - len(before)
+    assert len(ended(out)) == 4
+    assert accuracy_of(printed) >= 0
+
+
+def forget(out):
+    for path in out.glob("arguments.json*"):
+        path.unlink()
+
+
+def cut(out):
+    for path in out.glob("arguments.json*"):
+        path.write_text(path.read_text()[:20])
+
+
+def write(text):
+    return lambda out: [path.write_text(text) for path in out.glob("arguments.json*")]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (forget, "is missing"),
+        (cut, "damaged"),
+        (write(""), "damaged"),
+        (write("[]"), "damaged"),
+        (write("{}"), "damaged"),
+        (write('{"data": "digits", "colour": 1}'), "damaged"),
+    ],
+)
+def test_without_its_arguments_a_search_cannot_go_on(damage, message, tmp_path, capsys):
+    for name in ("arguments.json", "arguments.json.twin"):
+        (tmp_path / name).write_text(json.dumps({"data": "digits", "trials": 1, "epochs": 1}))
+    damage(tmp_path)
+    assert run("resume", tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "arguments.json") in line
+    assert message in line
+
+
+def test_hyperbands_epochs_stay_as_they_were(tmp_path, capsys):
+    options = {"data": "digits", "epochs": 4, "tuner": "hyperband"}
+    (tmp_path / "arguments.json").write_text(json.dumps(options))
+    assert run("resume", tmp_path, "--epochs", 8) == 2
+    assert "`--epochs` must stay as they were" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_workers_share_a_search_and_their_best_is_tested_once(tmp_path):
+    npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
+    process = start(
+        *("search", npz, *QUICK, "--trials", 4, "--out", out),
+        *("--workers", 2, "--logs", tmp_path / "logs"),
+    )
+    printed, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error + printed
+    assert len(trials_of(printed)) == 4
+    assert accuracy_of(printed) >= 0
+    assert len(list((tmp_path / "logs").glob("worker*.log"))) == 2
+    assert (out / "best.keras").exists()
+    process = start("resume", out, "--trials", 5, "--workers", 1)
+    printed, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error + printed
+    assert len(trials_of(printed)) == 1
+
+
+@pytest.mark.slow
+def test_a_study_is_searched_shared_resumed_and_reported(tmp_path, capsys):
+    pytest.importorskip("optuna")
+    npz, storage = write_npz(tmp_path / "images.npz"), tmp_path / "search.journal"
+    study = ("--study", "tiny", "--storage", storage)
+    assert run("search", npz, *QUICK, *study, "--out", tmp_path / "one") == 0
+    printed = capsys.readouterr().out
+    assert len(trials_of(printed)) == 2
+    assert accuracy_of(printed) >= 0
+
+    # Another machine finds all trials over, and the best without its weights.
+    assert run("search", npz, *QUICK, *study, "--out", tmp_path / "two") == 0
+    printed = capsys.readouterr().out
+    assert not trials_of(printed)
+    assert accuracy_of(printed) >= 0
+
+    assert run("resume", tmp_path / "one", "--trials", 3, "--retrain", 1) == 0
+    assert len(trials_of(capsys.readouterr().out)) == 1
+    for source in ([tmp_path / "one"], [*study, "--out", tmp_path / "found"]):
+        assert run("report", *source) == 0
+        assert len(re.findall(r"^\| +\d", capsys.readouterr().out, re.MULTILINE)) == 3
+    assert (tmp_path / "found" / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_backend_is_that_of_the_option(backend, tmp_path):
+    if not is_installed(backend):
+        pytest.skip(f"{backend} is not installed")
+    npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
+    process = start(*("search", npz, *QUICK, "--out", out, "--backend", backend))
+    printed, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert accuracy_of(printed) >= 0
+    assert json.loads((out / "arguments.json").read_text())["backend"] == backend

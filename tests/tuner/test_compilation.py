@@ -1,0 +1,68 @@
+"""Less waiting for compilers: what is compiled once, and how many steps run at once."""
+
+import keras
+import pytest
+from helpers import run_python
+
+from keras_resblocks.tuner import compilation
+
+SEARCH = """
+    import os, sys
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    import keras
+    import numpy as np
+    from keras_resblocks import tuner
+
+    x = np.zeros((8, 8, 8, 1), "float32")
+    hypermodel = tuner.ResNetHyperModel((8, 8, 1), 2, depths=1, widths=4, stages=1)
+    engine = tuner.RandomSearch(hypermodel, "val_loss", max_trials=1, directory=sys.argv[1])
+    engine.search(x, x[:, 0, 0, 0], validation_data=(x, x[:, 0, 0, 0]), verbose=0)
+    if keras.backend.backend() == "jax":
+        import jax
+        print(jax.config.jax_compilation_cache_dir)
+    print(len(os.listdir(os.path.join(sys.argv[1], "untitled_project", "compiled"))))
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+def test_jax_keeps_what_it_compiles_in_the_folder_of_the_search(tmp_path):
+    after, files = run_python(SEARCH, str(tmp_path)).split()
+    assert after == "None"  # as it was before
+    assert int(files) > 0
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+def test_a_cache_that_is_set_stays(tmp_path):
+    import jax
+
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+    try:
+        with compilation.compilation_cache(tmp_path / "ours"):
+            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="of the others")
+def test_nothing_changes_on_another_backend(tmp_path):
+    with compilation.compilation_cache(tmp_path / "compiled"):
+        pass
+    assert not (tmp_path / "compiled").exists()
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "expected"),
+    [(None, 32, 1), (32, 32, 1), (256, 32, 2), (1149, 32, 9), (60_000, 32, 16), (1, 32, 1)],
+)
+def test_steps_at_once_suit_the_number_of_samples(samples, batch_size, expected):
+    expected = 1 if keras.backend.backend() == "torch" else expected
+    assert compilation.steps_per_execution(samples, batch_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "expected"),
+    [(288, 32, 32), (300, 32, 30), (180, 32, 30), (31, 32, 31), (293, 32, 32), (10, 32, 32)],
+)
+def test_an_even_batch_size_leaves_no_remainder(samples, batch_size, expected):
+    assert compilation.even_batch_size(samples, batch_size) == expected
