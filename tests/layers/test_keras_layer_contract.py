@@ -146,6 +146,17 @@ CASES = {
             "run_training_check": False,  # no weights to train
         },
     ),
+    "random shift": (
+        kr.RandomShift,
+        {"factor": 0.25, "seed": 7},
+        IMAGES,
+        {
+            "expected_output_shape": IMAGES,
+            "expected_num_trainable_weights": 0,
+            "expected_num_seed_generators": 1,
+            "run_training_check": False,  # no weights to train
+        },
+    ),
     "convolution unit": (
         kr.layers.ConvUnit,
         {"filters": 4, "kernel_size": 3, "strides": 2, "groups": 2, "activation": "elu"},

@@ -620,7 +620,12 @@ def test_the_trial_of_a_killed_worker_is_run_again_and_the_count_is_exact(
     study = loaded(storage)
     assert len(complete(study)) == 10
     assert set(candidates(complete(study)).values()) == {1}
-    runs = [t for t in study.trials if tuple(map(str, t.params.values())) == lost]
+    runs = [
+        trial
+        for trial in study.trials
+        if tuple(map(str, trial.params.values())) == lost
+        and not queues.is_void(trial)  # both survivors may ask for the slot: one gives way
+    ]
     assert [trial.state.name for trial in runs] == ["FAIL", "COMPLETE"]
     assert runs[0].user_attrs[queues.DIED]
     assert runs[1].user_attrs[queues.RERUN_OF] == runs[0].number
