@@ -31,6 +31,7 @@ from keras_resblocks.models import (
     list_models,
 )
 from keras_resblocks.training import RandomShift, SmoothedSparseCategoricalCrossentropy
+from keras_resblocks.transforms import fold_batch_norm
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,7 @@ __all__ = [
     "cost",
     "create_model",
     "features",
+    "fold_batch_norm",
     "list_models",
     "list_weights",
     "load_keras_weights",
