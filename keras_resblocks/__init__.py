@@ -31,7 +31,7 @@ from keras_resblocks.models import (
     list_models,
 )
 from keras_resblocks.training import RandomShift, SmoothedSparseCategoricalCrossentropy
-from keras_resblocks.transforms import fold_batch_norm
+from keras_resblocks.transforms import export_onnx, fold_batch_norm
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ __all__ = [
     "StochasticDepth",
     "cost",
     "create_model",
+    "export_onnx",
     "features",
     "fold_batch_norm",
     "list_models",
