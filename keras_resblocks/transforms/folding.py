@@ -109,7 +109,8 @@ class _Folding:
     def _clone_layer(self, layer, folds):
         changes = {"folded": True} if folds and isinstance(layer, ConvComposite) else {}
         clone = type(layer).from_config({**layer.get_config(), **changes})
-        self._copied.append((layer, clone))
+        if isinstance(layer, keras.layers.Layer):  # and not a plain operation
+            self._copied.append((layer, clone))
         return clone
 
     def _clone_graph(self, model):
@@ -140,7 +141,15 @@ class _Folding:
         def call(layer, *args, **kwargs):
             return args[0] if layer.name in absorbed else layer(*args, **kwargs)
 
-        return keras.models.clone_model(graph, clone_function=clone, call_function=call)
+        return keras.models.clone_model(graph, _new_inputs(graph), clone, call)
+
+
+def _new_inputs(model):
+    """Inputs like the model's; Keras would name them after the tensors and not the layers."""
+    names = {id(x.output): x.name for x in model.layers if isinstance(x, keras.layers.InputLayer)}
+    return keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=names[id(x)]), model.input
+    )
 
 
 class _Calls:
