@@ -116,7 +116,7 @@ def head(settings, device, field):
     clock = {"wall": "wall time", "cpu": "processor time"}[settings.clock]
     yield f"# keras_resblocks beside its peers: {device}"
     yield (
-        f"{platform.processor() or platform.machine()}, {cores}; {clock}, {settings.rounds} rounds. "
+        f"{platform.machine()}, {cores}; {clock}, {settings.rounds} rounds. "
         f"Python {platform.python_version()}, {versions}."
     )
     if field.left_out:

@@ -1,5 +1,6 @@
 """What a backend computes on, and its memory."""
 
+import contextlib
 import os
 import pathlib
 
@@ -52,10 +53,8 @@ class PeakMemory:
 def _process_memory(reset):
     """The resident bytes, now and at most."""
     if reset:
-        try:
-            pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-        except OSError:  # then it is that of the whole life
-            pass
+        with contextlib.suppress(OSError):  # then the peak is that of the whole life
+            pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets it
     status = pathlib.Path("/proc/self/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines())
     return tuple(int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))

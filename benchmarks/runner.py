@@ -43,6 +43,7 @@ class Bench:
         if threads:  # before anything is imported that counts them
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
         self.contender = all_contenders.find(name, group, backends)
+        self.contender.import_required()
         self.clock = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
         self.step = None
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import keras_resblocks as kr
-
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
@@ -34,6 +32,8 @@ class Workload:
     @property
     def operations(self):
         """Floating-point operations of a step; the backward pass counts as two forward ones."""
+        import keras_resblocks as kr  # and a backend, which only the contenders need
+
         macs = kr.cost(self.network, input_shape=self.shape, classes=self.classes).macs
         return 2 * macs * self.batch * {"inference": 1, "training": 3, "saving": 0}[self.kind]
 

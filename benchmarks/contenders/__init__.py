@@ -23,7 +23,8 @@ class Contender:
         step: of a model and a workload, returns a function without arguments that does one step
             and waits for its result.
         save, load: of a model and a path; and of a path and a workload.
-        requires: the packages it needs, by the names that are imported.
+        requires: the packages it needs, by the names that are imported; before a clock runs.
+        before: what has to be done before they are imported.
         environment: variables that have to be set before anything is imported.
     """
 
@@ -35,7 +36,14 @@ class Contender:
     save: Callable | None = None
     load: Callable | None = None
     requires: tuple = ()
+    before: Callable = lambda: None
     environment: dict = dataclasses.field(default_factory=dict)
+
+    def import_required(self):
+        """Imports what is needed, which is not part of any measurement."""
+        self.before()
+        for name in self.requires:
+            importlib.import_module(name)
 
     def missing(self):
         """The packages that are not installed."""
@@ -51,7 +59,7 @@ def every(backends):
         contenders += torch_networks.contenders()
     if "jax" in backends:
         contenders += flax_resnet.contenders()
-    return contenders + onnx_files.contenders(backends[0])
+    return [*contenders, *onnx_files.contenders(backends[0])]
 
 
 def find(name, group, backends):

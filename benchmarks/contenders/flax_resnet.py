@@ -8,7 +8,7 @@ from benchmarks.contenders import Contender
 
 
 def contenders():
-    """flax under `jax.jit`, in inference and in training."""
+    """Flax under `jax.jit`, in inference and in training."""
     yield Contender(
         name="flax",
         group="jax",

@@ -6,12 +6,14 @@ import numpy as np
 
 from benchmarks.contenders import Contender
 
+OURS = ("keras_resblocks",)
+
 
 def contenders(backend):
     """What runs on a Keras backend: in inference by each way to call a model, in training."""
     on = functools.partial(Contender, group=backend, environment={"KERAS_BACKEND": backend})
     libraries = [
-        ("keras_resblocks", ours, lambda network: True, ()),
+        ("keras_resblocks", ours, lambda network: True, OURS),
         ("keras.applications", applications, {"resnet50_keras"}.__contains__, ()),
         ("keras_hub", hub, {"resnet50"}.__contains__, ("keras_hub",)),
         ("kimm", kimm, {"resnet50"}.__contains__, ("kimm",)),
@@ -23,6 +25,7 @@ def contenders(backend):
         takes=lambda work: work.kind == "inference",
         build=ours,
         step=inference_function,
+        requires=OURS,
     )
     for library, build, knows, requires in libraries:
         for way, step in ways.items():
@@ -207,7 +210,8 @@ def predict_on_batch(model, work):
 
 def compiled(model, work):
     """The model called in the backend's own compiled function; in PyTorch, which compiles
-    whole Keras models to no gain, without gradients."""
+    whole Keras models to no gain, without gradients.
+    """
     import keras
 
     def call(images):

@@ -22,7 +22,7 @@ def contenders(backend):
         takes=lambda work: takes(work) or work.network == "resnet50_keras",
         build=keras_networks.ours,
         step=ours,
-        requires=requires,
+        requires=("keras_resblocks", *requires),
         environment={"KERAS_BACKEND": backend},
     )
     yield Contender(
@@ -32,6 +32,7 @@ def contenders(backend):
         build=torch_networks.timm,
         step=timm,
         requires=("timm", "torchvision", "onnxscript", *requires),
+        before=torch_networks.define_operations,
         environment={"KERAS_BACKEND": "torch"},
     )
 

@@ -6,8 +6,13 @@ from benchmarks.contenders import Contender
 
 
 def contenders():
-    """timm eager, by TorchScript and by `torch.compile`; torchvision eager."""
-    on = functools.partial(Contender, group="torch", environment={"KERAS_BACKEND": "torch"})
+    """Eager ones; and timm by TorchScript (on a CPU) and by `torch.compile` (on a GPU)."""
+    on = functools.partial(
+        Contender,
+        group="torch",
+        before=define_operations,
+        environment={"KERAS_BACKEND": "torch"},
+    )
     for library, build in (("timm", timm), ("torchvision", torchvision)):
         takes = functools.partial(_takes, device="any", kind=("inference", "training"))
         requires = (library, "torchvision")
@@ -42,23 +47,22 @@ def _device():
 
 
 def timm(work):
-    _define_operations()
     from timm import create_model
 
     return _placed(create_model("resnet50", num_classes=work.classes), work)
 
 
 def torchvision(work):
-    _define_operations()
     from torchvision.models import resnet50
 
     return _placed(resnet50(num_classes=work.classes), work)
 
 
 @functools.cache
-def _define_operations():
+def define_operations():
     """What torchvision's compiled part would, where it is for another PyTorch; no network
-    needs it."""
+    needs it.
+    """
     import torch
 
     library = torch.library.Library("torchvision", "FRAGMENT")

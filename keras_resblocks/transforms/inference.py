@@ -3,7 +3,6 @@
 import importlib
 
 import keras
-import numpy as np
 
 from keras_resblocks.transforms.folding import fold
 

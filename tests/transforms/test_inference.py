@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, built, make_block, model_of, random_array, randomize, to_numpy
+from helpers import assert_close, make_block, model_of, random_array, randomize, to_numpy
 
 import keras_resblocks as kr
 
