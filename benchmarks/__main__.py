@@ -16,13 +16,14 @@ compiles. Peak memory is what came on top of the imports: of the process, or of 
 """
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import platform
 import time
 from importlib import metadata
 
-from benchmarks import contenders, report, workloads
+from benchmarks import contenders, device, processes, report, workloads
 from benchmarks.runner import Field
 from benchmarks.tables import slug, table
 
@@ -57,7 +58,6 @@ def parse(arguments):
     add("--apart", action="store_true", help="one contender at a time, where memory is short")
     add("--timeout", type=float, default=900, help="in seconds, for whatever is waited for")
     add("--quick", action="store_true", help="little work and few rounds, to see that it runs")
-    add("--gpu", action="store_true", help="the workloads for a GPU")
     add("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")
     settings = parser.parse_args(arguments)
     if settings.quick:
@@ -65,12 +65,12 @@ def parse(arguments):
     return settings
 
 
-def chosen(settings):
+def chosen(settings, is_gpu):
     """The workloads that the options choose, changed as they say, each once."""
-    known = workloads.quick() if settings.quick else workloads.on_cpu()
-    known = workloads.on_gpu() if settings.gpu else known
+    known = workloads.on_gpu() if is_gpu else workloads.on_cpu()
+    known = workloads.quick() if settings.quick else known
     changed = [
-        workloads.Workload(work.kind, work.network, size, batch, precision)
+        dataclasses.replace(work, size=size, batch=batch, precision=precision)
         for work in known
         if work.kind in settings.parts
         and (not settings.networks or work.network in settings.networks)
@@ -85,12 +85,13 @@ def main(arguments=None):
     """Measures, prints and writes; the path of the report."""
     settings = parse(arguments)
     began = time.monotonic()
+    computer = processes.alone(settings.backends[0], device.name, settings.backends[0])
+    works = chosen(settings, is_gpu=not computer.startswith("CPU"))
     field = Field(settings)
-    device = field.device()
     sections, goals = [], []
     try:
         for group in (*settings.backends, "onnxruntime"):
-            for work in chosen(settings):
+            for work in works:
                 print(f"{group}: {work}", flush=True)
                 results = field.run(work, group)
                 if results:
@@ -100,21 +101,21 @@ def main(arguments=None):
             field.close()
     finally:
         field.close()
-    text = "\n\n".join([*head(settings, device, field), *goal_section(goals), *sections])
+    text = "\n\n".join([*head(settings, computer, field), *goal_section(goals), *sections])
     text += f"\n\nTook {(time.monotonic() - began) / 60:.0f} minutes.\n"
     print(f"\n{text}")
     settings.out.mkdir(parents=True, exist_ok=True)
-    path = settings.out / f"{slug(device)}.md"
+    path = settings.out / f"{slug(computer)}.md"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def head(settings, device, field):
+def head(settings, computer, field):
     """What was run, where and with which versions."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in filter(_is_there, PACKAGES))
     cores = f"{settings.threads} of its cores" if settings.threads else "all of its cores"
     clock = {"wall": "wall time", "cpu": "processor time"}[settings.clock]
-    yield f"# keras_resblocks beside its peers: {device}"
+    yield f"# keras_resblocks beside its peers: {computer}"
     yield (
         f"{platform.machine()}, {cores}; {clock}, {settings.rounds} rounds. "
         f"Python {platform.python_version()}, {versions}."

@@ -47,14 +47,6 @@ class Bench:
         self.clock = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
         self.step = None
 
-    def takes(self, work):
-        return self.contender.takes(work)
-
-    def device(self):
-        import keras
-
-        return device.name(keras.backend.backend())
-
     def prepare(self, work):
         """Builds the model and does the first steps; what they took."""
         import keras
@@ -126,10 +118,6 @@ class Field:
                 self.left_out[contender.name] = missing
             else:
                 self.contenders.append(contender)
-
-    def device(self):
-        """The device that the first contender runs on."""
-        return self.worker(self.contenders[0])("device")
 
     def run(self, work, group):
         """The results of a group's contenders, ours first, the product of matrices last."""

@@ -13,6 +13,7 @@ class Workload:
         size: of the image, in pixels.
         batch: number of images.
         precision: `"float32"`, `"tf32"` or `"bfloat16"`.
+        device: `"cpu"` or `"gpu"`.
     """
 
     kind: str
@@ -20,6 +21,7 @@ class Workload:
     size: int
     batch: int
     precision: str = "float32"
+    device: str = "cpu"
 
     @property
     def classes(self):
@@ -59,7 +61,7 @@ def on_cpu():
 
 def on_gpu():
     """What is measured on a GPU."""
-    return [
+    works = [
         Workload("inference", "resnet50_keras", 224, 1),
         *(Workload("inference", "resnet50", 224, 32, p) for p in ("float32", "tf32", "bfloat16")),
         Workload("training", "resnet20_cifar", 32, 256, "bfloat16"),
@@ -69,6 +71,7 @@ def on_gpu():
         Workload("training", "resnet50", 224, 64, "tf32"),
         Workload("saving", "resnet50", 224, 1),
     ]
+    return [dataclasses.replace(work, device="gpu") for work in works]
 
 
 def quick():

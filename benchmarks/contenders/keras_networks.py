@@ -257,10 +257,8 @@ def matrix_product(work, _):
     """The product of two square matrices, in the backend's compiled function."""
     import keras
 
-    from benchmarks import device
-
     backend = keras.backend.backend()
-    size = PRODUCT_SIZE["cpu" if device.name(backend).startswith("CPU") else "gpu"]
+    size = PRODUCT_SIZE[work.device]
     matrix = np.random.default_rng(0).normal(size=(size, size)).astype("float32")
     dtype = "bfloat16" if work.precision == "bfloat16" else "float32"
     matrix = keras.ops.cast(keras.ops.convert_to_tensor(matrix), dtype)

@@ -4,6 +4,8 @@ import functools
 
 from benchmarks.contenders import Contender
 
+_DEVICES = {"cpu": "cpu", "gpu": "cuda"}
+
 
 def contenders():
     """Eager ones; and timm by TorchScript (on a CPU) and by `torch.compile` (on a GPU)."""
@@ -30,20 +32,14 @@ def contenders():
     yield on(
         name="timm, TorchScript", takes=takes, build=timm, step=torch_script, requires=requires
     )
-    takes = functools.partial(_takes, device="cuda", kind=("inference", "training"))
+    takes = functools.partial(_takes, device="gpu", kind=("inference", "training"))
     yield on(name="timm, torch.compile", takes=takes, build=timm, step=compiled, requires=requires)
 
 
 def _takes(work, device, kind):
     if work.network != "resnet50" or work.kind not in kind:
         return False
-    return device == "any" or device == _device()
-
-
-def _device():
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return device in ("any", work.device)
 
 
 def timm(work):
@@ -75,7 +71,7 @@ def define_operations():
 def _placed(model, work):
     import torch
 
-    model = model.to(_device(), memory_format=torch.channels_last)
+    model = model.to(_DEVICES[work.device], memory_format=torch.channels_last)
     return model.train(work.kind == "training")
 
 
@@ -83,15 +79,17 @@ def _data(work):
     import torch
 
     torch.manual_seed(0)
-    images = torch.randn(work.batch, 3, work.size, work.size, device=_device())
-    labels = torch.randint(work.classes, (work.batch,), device=_device())
+    images = torch.randn(work.batch, 3, work.size, work.size, device=_DEVICES[work.device])
+    labels = torch.randint(work.classes, (work.batch,), device=_DEVICES[work.device])
     return images.to(memory_format=torch.channels_last), labels
 
 
 def _autocast(work):
     import torch
 
-    return torch.autocast(_device(), torch.bfloat16, enabled=work.precision == "bfloat16")
+    return torch.autocast(
+        _DEVICES[work.device], torch.bfloat16, enabled=work.precision == "bfloat16"
+    )
 
 
 def eager(model, work, compute=None):
