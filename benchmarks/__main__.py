@@ -11,7 +11,7 @@ named as left out, and what fails is reported.
 Columns: a step's time is the median over the rounds (least - most), and the ratio the median of the
 ratios within a round, so that what slows the machine down slows both. Operations are counted by
 `keras_resblocks.cost`, two for a multiply-accumulate and a backward pass as two forward ones, and
-put beside those of a product of square matrices by the same backend. The first step traces and
+put beside those of a product of square matrices, the fastest of the run. The first step traces and
 compiles. Peak memory is what came on top of the imports: of the process, or of the GPU.
 """
 
@@ -88,20 +88,14 @@ def main(arguments=None):
     computer = processes.alone(settings.backends[0], device.name, settings.backends[0])
     works = chosen(settings, is_gpu=not computer.startswith("CPU"))
     field = Field(settings)
-    sections, goals = [], []
-    try:
+    runs = []
+    with field:
         for group in (*settings.backends, "onnxruntime"):
             for work in works:
                 print(f"{group}: {work}", flush=True)
-                results = field.run(work, group)
-                if results:
-                    parts = (report.results_table(work, results), report.failures(results))
-                    sections += [f"## {group}: {work}", *filter(None, parts)]
-                    goals += report.goal_rows(work, group, results)
-            field.close()
-    finally:
-        field.close()
-    text = "\n\n".join([*head(settings, computer, field), *goal_section(goals), *sections])
+                runs.append((work, group, field.run(work, group)))
+    parts = [*head(settings, computer, field), *goals(runs), *tables(runs)]
+    text = "\n\n".join(parts)
     text += f"\n\nTook {(time.monotonic() - began) / 60:.0f} minutes.\n"
     print(f"\n{text}")
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -125,9 +119,20 @@ def head(settings, computer, field):
         yield f"Left out, for what is not installed: {'; '.join(names)}."
 
 
-def goal_section(goals):
+def goals(runs):
     """The goals and whether they were reached."""
-    return ["## Goals", table(report.GOAL_COLUMNS, goals)] if goals else []
+    rows = [row for run in runs for row in report.goal_rows(*run)]
+    return ["## Goals", table(report.GOAL_COLUMNS, rows)] if rows else []
+
+
+def tables(runs):
+    """A section for each workload and group."""
+    peaks = report.fastest_products(runs)
+    for work, group, results in runs:
+        if results:
+            yield f"## {group}: {work}"
+            parts = report.results_table(work, results, peaks.get(work.precision))
+            yield from filter(None, (parts, report.failures(results)))
 
 
 def _is_there(package):

@@ -7,8 +7,27 @@ from benchmarks.tables import median_and_range, paired_ratios, table
 from benchmarks.workloads import GOALS
 
 
-def results_table(work, results):
-    """The table of one workload and group; ratios are ours to each contender's."""
+def fastest_products(runs):
+    """Operations a second of the fastest matrix product in a run, by precision.
+
+    Args:
+        runs: triples of a workload, a group and its results.
+    """
+    speeds = {}
+    for work, _, results in runs:
+        for result in results:
+            if result.contender.name == PRODUCT and result.turns:
+                speed = result.operations / statistics.median(result.turns)
+                speeds[work.precision] = max(speed, speeds.get(work.precision, 0.0))
+    return speeds
+
+
+def results_table(work, results, peak=None):
+    """The table of one workload and group; ratios are ours to each contender's.
+
+    Args:
+        peak: operations a second of a matrix product.
+    """
     done = [result for result in results if not result.error and result.contender.name != PRODUCT]
     if not done:
         return ""
@@ -16,7 +35,7 @@ def results_table(work, results):
     if work.kind == "saving":
         rows = [(r.contender.name, *(f"{r.once[key]:.2f}" for key in once)) for r in done]
         return table(("contender", *once), rows)
-    reference, peak = done[0], _peak(results)
+    reference = done[0]
     columns = ["contender", "ms a step", f"ratio: {reference.contender.name} / it", "images / s"]
     columns += ["GFLOP/s", "of a matrix product", *once]
     rows = []
@@ -43,16 +62,10 @@ def failures(results):
     return "\n".join(lines)
 
 
-def _peak(results):
-    """Operations a second of the matrix product; None if it was not measured."""
-    for result in results:
-        if result.contender.name == PRODUCT and not result.error:
-            return result.operations / statistics.median(result.turns)
-    return None
-
-
 def goal_rows(work, group, results):
-    """A row for each goal that this workload is about: what, where, goal, ratio, reached."""
+    """A row for each goal that this workload is about, as of `GOAL_COLUMNS`."""
+    if not results:
+        return
     turns = {result.contender.name: result.turns for result in results if not result.error}
     for goal in GOALS:
         if not goal.is_for(work) or group not in goal.at_most:

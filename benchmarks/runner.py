@@ -179,6 +179,12 @@ class Field:
             self.workers[key] = Worker(Bench, *args, timeout=settings.timeout, **environment)
         return self.workers[key]
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self, but=()):
         """Ends all processes but those of some contenders."""
         for key in self.workers.keys() - set(map(_key, but)):

@@ -19,7 +19,7 @@ def contenders(backend):
     yield Contender(
         name="keras_resblocks, export_onnx",
         group="onnxruntime",
-        takes=lambda work: takes(work) or work.network == "resnet50_keras",
+        takes=takes,
         build=keras_networks.ours,
         step=ours,
         requires=("keras_resblocks", *requires),
@@ -54,6 +54,9 @@ def timm(model, work):
     return _session(export, (work.batch, 3, work.size, work.size))
 
 
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
 def _session(export, shape):
     import onnxruntime
 
@@ -62,9 +65,8 @@ def _session(export, shape):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
         export(path)
-        session = onnxruntime.InferenceSession(
-            path, options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
-        )
+        providers = [p for p in _PROVIDERS if p in onnxruntime.get_available_providers()]
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
     images = np.random.default_rng(0).normal(size=shape).astype("float32")
     name = session.get_inputs()[0].name
     return lambda: session.run(None, {name: images})

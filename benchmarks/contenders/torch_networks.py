@@ -87,9 +87,8 @@ def _data(work):
 def _autocast(work):
     import torch
 
-    return torch.autocast(
-        _DEVICES[work.device], torch.bfloat16, enabled=work.precision == "bfloat16"
-    )
+    enabled = work.precision == "bfloat16"
+    return torch.autocast(_DEVICES[work.device], torch.bfloat16, enabled=enabled)
 
 
 def eager(model, work, compute=None):
