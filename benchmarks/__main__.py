@@ -23,7 +23,7 @@ import platform
 import time
 from importlib import metadata
 
-from benchmarks import contenders, device, processes, report, workloads
+from benchmarks import contenders, report, workloads
 from benchmarks.runner import Field
 from benchmarks.tables import slug, table
 
@@ -85,11 +85,10 @@ def main(arguments=None):
     """Measures, prints and writes; the path of the report."""
     settings = parse(arguments)
     began = time.monotonic()
-    computer = processes.alone(settings.backends[0], device.name, settings.backends[0])
-    works = chosen(settings, is_gpu=not computer.startswith("CPU"))
-    field = Field(settings)
     runs = []
-    with field:
+    with Field(settings) as field:
+        computer = field.device()
+        works = chosen(settings, is_gpu=not computer.startswith("CPU"))
         for group in (*settings.backends, "onnxruntime"):
             for work in works:
                 print(f"{group}: {work}", flush=True)

@@ -5,10 +5,10 @@ import os
 import pathlib
 
 
-def name(backend):
-    """The device in words."""
+def name(backend, cores=None):
+    """The device in words; `cores` of the CPU, by default those that the process may use."""
     gpu = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}[backend]()
-    return gpu or f"CPU, {len(os.sched_getaffinity(0))} cores"
+    return gpu or f"CPU, {cores or len(os.sched_getaffinity(0))} cores"
 
 
 def _tensorflow_gpu():

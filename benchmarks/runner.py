@@ -40,12 +40,18 @@ class Bench:
     """
 
     def __init__(self, name, group, backends, threads, clock):
+        self.cores = len(os.sched_getaffinity(0))
         if threads:  # before anything is imported that counts them
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
         self.contender = all_contenders.find(name, group, backends)
         self.contender.import_required()
         self.clock = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
         self.step = None
+
+    def device(self):
+        import keras
+
+        return device.name(keras.backend.backend(), self.cores)
 
     def prepare(self, work):
         """Builds the model and does the first steps; what they took."""
@@ -112,12 +118,16 @@ class Field:
         self.contenders = []
         wanted = settings.contenders
         for contender in all_contenders.every(settings.backends):
-            if wanted and not any(part in contender.name for part in (*wanted, PRODUCT)):
+            if wanted and not any(part in contender.name for part in wanted):
                 continue
             if missing := contender.missing():
                 self.left_out[contender.name] = missing
             else:
                 self.contenders.append(contender)
+
+    def device(self):
+        """The device that the first contender runs on."""
+        return self.worker(self.contenders[0])("device")
 
     def run(self, work, group):
         """The results of a group's contenders, ours first, the product of matrices last."""
