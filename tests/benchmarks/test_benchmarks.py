@@ -6,6 +6,7 @@ import sys
 
 import keras
 import pytest
+from counter import Counter
 from test_search_against_stock import tables_of
 
 from benchmarks import contenders, processes, report, runner, tables, workloads
@@ -13,26 +14,6 @@ from benchmarks.__main__ import chosen, parse
 
 ROOT = pathlib.Path(__file__).parents[2]
 WORK = workloads.Workload("inference", "resnet20_cifar", 16, 2)
-
-
-class Counter:
-    """What the tests run in a process of its own."""
-
-    def __init__(self, start):
-        self.count = start
-
-    def add(self, amount):
-        self.count += amount
-        return self.count
-
-    def fail(self):
-        raise KeyError("this is why")
-
-    def die(self):
-        os._exit(3)
-
-    def variable(self, name):
-        return os.environ.get(name)
 
 
 def test_command_writes_what_it_measured(tmp_path):
