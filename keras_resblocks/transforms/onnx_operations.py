@@ -61,6 +61,8 @@ class Writer(Graph):
         """Adds a function of tensors."""
         if function in (None, keras.activations.linear):
             return values[0]
+        if function is keras.activations.mish:  # which Keras 3.15 cannot trace
+            return self.same("Mish", *values)
         inputs = [_symbol(value) for value in values]
         outputs = function(*inputs)
         if any(outputs is x for x in inputs):
@@ -135,7 +137,14 @@ def _call_of(layer, args, kwargs):
 
     def call(*tensors):
         packed, named = keras.tree.pack_sequence_as(structure, tensors)
-        return layer.call(*packed, **named)
+        try:
+            return layer.call(*packed, **named)
+        except Exception as error:
+            raise ValueError(
+                "`model` must consist of layers whose `call` is made of `keras.ops`, and is so on "
+                "symbolic tensors too, to be written by `export_onnx`. "
+                f"Received: `{layer.name}`, a {type(layer).__name__}: {error}"
+            ) from error
 
     return call
 
@@ -180,6 +189,11 @@ def _same_padding(n, size, stride, rate):
 )
 def _(g, layer, x):
     return x
+
+
+@_of_layers(keras.layers.Activation)
+def _(g, layer, x):
+    return g.apply(layer.activation, x)
 
 
 @_of_layers(*_of_ranks("Conv", 1, 2, 3))
@@ -554,21 +568,32 @@ def _(g, operation, x, key):
     key = list(key) if isinstance(key, (list, tuple)) else [key]
     if Ellipsis in key:
         i = key.index(Ellipsis)
-        key[i : i + 1] = [slice(None)] * (x.rank - len(key) + 1)
-    if not all(isinstance(part, (int, slice)) for part in key):
-        raise ValueError(f"`model` must be indexed by integers and slices. Received: {key}")
-    indices = [axis for axis, part in enumerate(key) if isinstance(part, int)]
-    x = g.straight(x) if indices else g.padded(x)
-    parts = [(x.axis(axis), _bounds(part)) for axis, part in enumerate(key)]
-    parts = [(axis, *bounds) for axis, bounds in parts if bounds != (0, _END, 1)]
+        given = sum(part is not None for part in key) - 1
+        key[i : i + 1] = [slice(None)] * (x.rank - given)
+    if not all(part is None or isinstance(part, (int, slice)) for part in key):
+        raise ValueError(
+            "`model` must be indexed by integers and slices to be written by `export_onnx`. "
+            f"Received: {key}"
+        )
+    same_rank = all(isinstance(part, slice) for part in key)
+    x = g.padded(x) if same_rank else g.straight(x)
     name = x.name
-    if parts:
-        axes, starts, ends, steps = zip(*parts)
+    parts = [part for part in key if part is not None]
+    slices = [(x.axis(axis), *_bounds(part)) for axis, part in enumerate(parts)]
+    slices = [(axis, *bounds) for axis, *bounds in slices if bounds != [0, _END, 1]]
+    if slices:
+        axes, starts, ends, steps = zip(*slices)
         name = g.node("Slice", name, *map(g.constant, (starts, ends, axes, steps)))
-    if not indices:
+    if same_rank:
         return dataclasses.replace(x, name=name)
-    name = g.node("Squeeze", name, g.constant(indices, "axes"))
-    return Value(name, (None,) * (x.rank - len(indices)))
+    removed = [axis for axis, part in enumerate(parts) if isinstance(part, int)]
+    if removed:
+        name = g.node("Squeeze", name, g.constant(removed, "axes"))
+    kept = [part for part in key if not isinstance(part, int)]
+    added = [axis for axis, part in enumerate(kept) if part is None]
+    if added:
+        name = g.node("Unsqueeze", name, g.constant(added, "axes"))
+    return Value(name, (None,) * (x.rank - len(removed) + len(added)))
 
 
 _END = 2**63 - 1
