@@ -12,6 +12,13 @@ from keras_resblocks.layers import Pooling, StochasticDepth
 from keras_resblocks.layers.units import rank_layer, symmetric_padding
 from keras_resblocks.transforms.onnx_graph import Graph, Value
 
+# Functions that Keras 3.15 converts to a tensor of its backend first.
+_UNTRACEABLE = {
+    keras.activations.mish: "Mish",
+    keras.activations.hard_silu: "HardSwish",
+    keras.activations.hard_swish: "HardSwish",
+}
+
 _LAYERS = {}  # by class
 _OPERATIONS = {}  # by the name of the class, since Keras does not show the classes
 
@@ -58,16 +65,26 @@ class Writer(Graph):
         return [known[id(tensor)][1] for tensor in copy.outputs]
 
     def apply(self, function, *values):
-        """Adds a function of tensors."""
+        """Adds a function of tensors, as Keras traces it."""
         if function in (None, keras.activations.linear):
             return values[0]
-        if function is keras.activations.mish:  # which Keras 3.15 cannot trace
-            return self.same("Mish", *values)
+        if function in _UNTRACEABLE:
+            return self.same(_UNTRACEABLE[function], *values)
         inputs = [_symbol(value) for value in values]
-        outputs = function(*inputs)
-        if any(outputs is x for x in inputs):
+        try:
+            outputs = function(*inputs)
+        except Exception as error:
+            raise ValueError(
+                "`model` must be made of `keras.ops`, so that symbolic tensors can go through "
+                f"every `call`, to be written by `export_onnx`. Received: `{self._place()}`, "
+                f"where {error}"
+            ) from error
+        if outputs is inputs[0]:
             return values[0]
         return self.run(keras.Model(inputs, outputs), values)[0]
+
+    def _place(self):
+        return "/".join(self.scope)
 
     def _convert(self, operation, args, kwargs):
         if isinstance(operation, keras.Model):
@@ -85,7 +102,7 @@ class Writer(Graph):
                 return [self.apply(_call_of(operation, args, kwargs), *values)]
         raise ValueError(
             "`model` must consist of what `export_onnx` knows how to write. "
-            f"Received: `{'/'.join(self.scope)}`, a {type(operation).__name__}"
+            f"Received: `{self._place()}`, a {type(operation).__name__}"
         )
 
     def elementwise(self, op_type, *operands, **attributes):
@@ -137,14 +154,7 @@ def _call_of(layer, args, kwargs):
 
     def call(*tensors):
         packed, named = keras.tree.pack_sequence_as(structure, tensors)
-        try:
-            return layer.call(*packed, **named)
-        except Exception as error:
-            raise ValueError(
-                "`model` must consist of layers whose `call` is made of `keras.ops`, and is so on "
-                "symbolic tensors too, to be written by `export_onnx`. "
-                f"Received: `{layer.name}`, a {type(layer).__name__}: {error}"
-            ) from error
+        return layer.call(*packed, **named)
 
     return call
 
@@ -204,6 +214,26 @@ def _(g, layer, x):
 @_of_layers(*_of_ranks("DepthwiseConv", 1, 2))
 def _(g, layer, x):
     return _convolution(g, layer, x, _grouped(_array(layer.kernel)), layer.kernel.shape[-2])
+
+
+@_of_layers(*_of_ranks("SeparableConv", 1, 2))
+def _(g, layer, x):
+    depthwise, pointwise = _array(layer.depthwise_kernel), _array(layer.pointwise_kernel)
+    channels = depthwise.shape[-2]
+    y = _conv(
+        g,
+        x,
+        _grouped(depthwise),
+        layer.strides,
+        layer.padding,
+        layer.dilation_rate,
+        channels,
+        layer.data_format,
+    )
+    bias = None if layer.bias is None else g.constant(_array(layer.bias), "bias")
+    y = _conv(g, y, pointwise, 1, "valid", 1, 1, layer.data_format, bias)
+    y = dataclasses.replace(y, shape=tuple(layer.compute_output_shape(x.shape)))
+    return g.apply(layer.activation, y)
 
 
 def _convolution(g, layer, x, kernel, groups):
@@ -368,6 +398,15 @@ def _(g, layer, x):
     return g.elementwise("Add", y, np.asarray(layer.offset))
 
 
+@_of_layers(keras.layers.Normalization)
+def _(g, layer, x):
+    mean = _array(layer.mean)
+    deviation = np.maximum(np.sqrt(_array(layer.variance)), keras.config.epsilon())
+    if layer.invert:
+        return g.elementwise("Add", g.elementwise("Mul", x, deviation), mean)
+    return g.elementwise("Div", g.elementwise("Sub", x, mean), deviation)
+
+
 @_of_layers(keras.layers.Concatenate)
 @_of_operations("Concatenate")
 def _(g, operation, values):
@@ -518,7 +557,7 @@ def _(g, operation, x):
     if keras.backend.standardize_dtype(operation.dtype) != "float32":
         raise ValueError(
             "`model` must compute in float32 to be written by `export_onnx`. "
-            f"Received: a cast to {operation.dtype} in `{'/'.join(g.scope)}`"
+            f"Received: a cast to {operation.dtype}"
         )
     return x
 

@@ -200,6 +200,8 @@ def test_activations(tmp_path):
 
 LAYERS = {
     "depthwise": lambda: layers.DepthwiseConv2D(3, 2, padding="same", depth_multiplier=2),
+    "separable": lambda: layers.SeparableConv2D(3, 3, 2, activation="relu"),
+    "normalization": lambda: layers.Normalization(mean=[1, 2, 3, 4], variance=[4, 3, 2, 1]),
     "zero_padded_max": lambda: keras.Sequential(
         [layers.ZeroPadding2D(((1, 2), (0, 1))), layers.MaxPooling2D(3, 2)]
     ),
@@ -255,7 +257,7 @@ def test_operations_and_several_inputs_and_outputs(tmp_path):
     y = inner(a) * b[:, None, None, :] + inner(a) / 2.0 - ops.sqrt(ops.abs(a))
     outputs = {
         "y": y,
-        "sliced": y[:, 1:-1:2, ::-1],
+        "sliced": y[:, 1:-1:2, ..., 1:3],
         "mean": ops.mean(y, axis=-1),
         "last": y[:, -1],
         "joined": layers.Concatenate(axis=1)([y, a]),
@@ -361,13 +363,13 @@ def test_unknown_operation_is_named(tmp_path):
 def test_layer_that_is_not_made_of_operations_is_named(tmp_path):
     class Opaque(layers.Layer):
         def call(self, inputs):
-            return keras.ops.convert_to_tensor(np.ones(3)) if inputs is None else inputs.opaque
+            return inputs.opaque
 
         def compute_output_spec(self, inputs):
-            return inputs
+            return keras.KerasTensor(inputs.shape)
 
     model = model_of(Opaque(name="mine"), shape=shape_of())
-    with pytest.raises(ValueError, match="made of `keras.ops`.*`mine`, a Opaque"):
+    with pytest.raises(ValueError, match=r"made of `keras.ops`.*`mine`"):
         kr.export_onnx(model, tmp_path / "model.onnx")
 
 
