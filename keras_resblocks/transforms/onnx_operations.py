@@ -206,6 +206,11 @@ def _(g, layer, x):
     return g.apply(layer.activation, x)
 
 
+@_of_layers(keras.layers.PReLU)
+def _(g, layer, x):
+    return g.elementwise("PRelu", x, _array(layer.alpha))
+
+
 @_of_layers(*_of_ranks("Conv", 1, 2, 3))
 def _(g, layer, x):
     return _convolution(g, layer, x, _array(layer.kernel), layer.groups)

@@ -7,7 +7,6 @@ from helpers import (
     BLOCKS,
     DATA_FORMATS,
     covering,
-    is_installed,
     label,
     make_block,
     model_of,
@@ -62,12 +61,11 @@ def test_one_file_takes_any_batch_and_any_size(padding, data_format, tmp_path):
         data_format=data_format,
         classes=5,
     )
-    kr.export_onnx(model, tmp_path / "model.onnx")
-    for batch in (1, 5):
-        for sizes in ((64, 64), (47, 33), (34, 65)):
-            x = images(model, batch, sizes)
-            (ours,), (theirs,) = outputs_of(model, x), run(tmp_path / "model.onnx", x)
-            np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4 * np.abs(ours).max())
+    batches = [images(model, 1, (64, 50)), images(model, 5, (47, 33)), images(model, 5, (64, 33))]
+    kr.export_onnx(model, tmp_path / "model.onnx", examples=batches[:1])
+    for x in batches:
+        (ours,), (theirs,) = outputs_of(model, x), run(tmp_path / "model.onnx", x)
+        np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4 * np.abs(ours).max())
 
 
 QUICK = ("resnet50v2_keras", "resnet50d", "resnext50_32x4d", "seresnet50", "resnet20_cifar")
@@ -106,7 +104,6 @@ NORMALIZATIONS = {
     "batch": "batch",
     "layer": "layer",
     "group": "group",
-    "instance": "instance",
     "axis": layers.BatchNormalization(axis=1),
     "none": None,
 }
@@ -122,19 +119,14 @@ OPTIONS = {
     "normalization": tuple(NORMALIZATIONS),
     "activation": tuple(ACTIVATIONS),
     "attention": (None, "squeeze_excite", "efficient_channel"),
-    "shortcut": ("projection", "avg_pool", "zero_pad"),
+    "shortcut": ("projection", "zero_pad"),
     "preactivation": (False, True),
     "padding": ("symmetric", "same"),
     "strides": (1, 2),
 }
 
 
-def is_valid(case):
-    # Keras on PyTorch averages over a repeated border there.
-    return not (case["shortcut"] == "avg_pool" and case["padding"] == "same")
-
-
-@pytest.mark.parametrize("case", covering(OPTIONS, is_valid), ids=label)
+@pytest.mark.parametrize("case", covering(OPTIONS), ids=label)
 def test_blocks(case, tmp_path):
     templates = {"normalization": NORMALIZATIONS, "activation": ACTIVATIONS}
     options = {name: templates.get(name, {}).get(value, value) for name, value in case.items()}
@@ -297,8 +289,8 @@ def test_keras_applications(name, tmp_path):
 
 
 def test_jax_needs_no_tensorflow(tmp_path):
-    if not is_installed("jax"):
-        pytest.skip("JAX is not installed")
+    if keras.backend.backend() != "jax":
+        pytest.skip("a test of JAX")
     run_python(
         """
         import sys
@@ -311,7 +303,6 @@ def test_jax_needs_no_tensorflow(tmp_path):
         kr.export_onnx(kr.create_model(spec, input_shape=(None, None, 3)), sys.argv[1])
         """,
         tmp_path / "model.onnx",
-        backend="jax",
     )
     (outputs,) = run(tmp_path / "model.onnx", random_array((2, 40, 31, 3)))
     np.testing.assert_allclose(outputs.sum(axis=-1), np.ones(2), rtol=1e-5)
