@@ -14,7 +14,7 @@ on_tensorflow = pytest.mark.skipif(
 ARGUMENTS = [
     {},
     {"activation": "elu", "padding": "same", "attention": "squeeze_excite"},
-    {"preactivation": True, "drop_path_rate": 0.2, "shortcut": "zero_pad"},
+    {"preactivation": True, "drop_path_rate": 0.2},
 ]
 cases = pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
 
