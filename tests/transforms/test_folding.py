@@ -56,7 +56,6 @@ def assert_folds(model, inputs, left=()):
 def assert_saves(model, path):
     model.save(path / "model.keras")
     reloaded = keras.saving.load_model(path / "model.keras")
-    assert reloaded.get_config() == model.get_config()
     for weight, other in zip(model.weights, reloaded.weights, strict=True):
         assert weight.path == other.path
         assert_close(weight, other, 0)
