@@ -167,7 +167,7 @@ class _Calls:
         self._uses = collections.Counter(
             name for nodes in self._nodes.values() for name, _ in _tensors(nodes)
         )
-        # An output is neither foldable nor a reason not to fold what it comes from.
+        # What is an output of the model is asked for there as well.
         self._uses.update(_output_names(config["output_layers"]))
 
     def foldable_pairs(self):

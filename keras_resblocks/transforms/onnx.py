@@ -54,7 +54,7 @@ def export_onnx(model, path, *, examples=None):
     outputs = [*zip(_unique(folded.output_names), values)]
     file = writer.model(inputs, outputs).SerializeToString()
     session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    for example in _random_examples(model) if examples is None else examples:
+    for example in _random_examples(folded) if examples is None else examples:
         _compare(model, session, example)
     _write(path, file)
 
@@ -88,7 +88,8 @@ def _random_examples(model):
         for tensor in model.inputs:
             open_sizes = iter(sizes)
             shape = [next(open_sizes) if n is None else n for n in tensor.shape[1:]]
-            arrays.append(rng.normal(size=(batch, *shape)).astype("float32"))
+            samples = tensor.shape[0] or batch
+            arrays.append(rng.normal(size=(samples, *shape)).astype("float32"))
         yield keras.tree.pack_sequence_as(model.input, arrays)
 
 

@@ -82,7 +82,9 @@ class Graph:
 
         def infos(values):
             for name, value in values:
-                shape = ["batch", *_open_sizes(name, value.shape)]
+                batch, *sizes = value.shape
+                shape = [batch or "batch"]
+                shape += [f"{name}_{i}" if n is None else n for i, n in enumerate(sizes, start=1)]
                 yield helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape)
 
         graph = helper.make_graph(
@@ -164,7 +166,3 @@ class Graph:
             name = self.node("Unsqueeze", self.straight(value).name, axes)
             value = Value(name, (1,) * missing + tuple(value.shape))
         return (self.moved(value) if moved else value).name
-
-
-def _open_sizes(name, shape):
-    return [f"{name}_{i}" if n is None else n for i, n in enumerate(shape[1:], start=1)]

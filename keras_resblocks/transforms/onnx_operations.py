@@ -12,6 +12,13 @@ from keras_resblocks.layers import Pooling, StochasticDepth
 from keras_resblocks.layers.units import rank_layer, symmetric_padding
 from keras_resblocks.transforms.onnx_graph import Graph, Value
 
+# Functions that Keras 3.15 converts to a tensor of its backend first.
+_UNTRACEABLE = {
+    keras.activations.mish: "Mish",
+    keras.activations.hard_silu: "HardSwish",
+    keras.activations.hard_swish: "HardSwish",
+}
+
 _LAYERS = {}  # by class
 _OPERATIONS = {}  # by the name of the class, since Keras does not show the classes
 
@@ -58,14 +65,26 @@ class Writer(Graph):
         return [known[id(tensor)][1] for tensor in copy.outputs]
 
     def apply(self, function, *values):
-        """Adds a function of tensors."""
+        """Adds a function of tensors, as Keras traces it."""
         if function in (None, keras.activations.linear):
             return values[0]
+        if function in _UNTRACEABLE:
+            return self.same(_UNTRACEABLE[function], *values)
         inputs = [_symbol(value) for value in values]
-        outputs = function(*inputs)
-        if any(outputs is x for x in inputs):
+        try:
+            outputs = function(*inputs)
+        except Exception as error:
+            raise ValueError(
+                "`model` must be made of `keras.ops`, so that symbolic tensors can go through "
+                f"every `call`, to be written by `export_onnx`. Received: `{self._place()}`, "
+                f"where {error}"
+            ) from error
+        if outputs is inputs[0]:
             return values[0]
         return self.run(keras.Model(inputs, outputs), values)[0]
+
+    def _place(self):
+        return "/".join(self.scope)
 
     def _convert(self, operation, args, kwargs):
         if isinstance(operation, keras.Model):
@@ -83,7 +102,7 @@ class Writer(Graph):
                 return [self.apply(_call_of(operation, args, kwargs), *values)]
         raise ValueError(
             "`model` must consist of what `export_onnx` knows how to write. "
-            f"Received: `{'/'.join(self.scope)}`, a {type(operation).__name__}"
+            f"Received: `{self._place()}`, a {type(operation).__name__}"
         )
 
     def elementwise(self, op_type, *operands, **attributes):
@@ -103,7 +122,7 @@ class Writer(Graph):
         rank = x.rank - 2
         sizes, strides, rates = (_per_axis(n, rank) for n in (size, strides, rates))
         pads = x.pads
-        if pads and (padding != "valid" or op_type != "Conv"):
+        if padding != "valid":
             x, pads = self.padded(x), ()
         attributes = {"kernel_shape": sizes, "strides": strides, **more}
         if max(rates) > 1:
@@ -182,6 +201,16 @@ def _(g, layer, x):
     return x
 
 
+@_of_layers(keras.layers.Activation)
+def _(g, layer, x):
+    return g.apply(layer.activation, x)
+
+
+@_of_layers(keras.layers.PReLU)
+def _(g, layer, x):
+    return g.elementwise("PRelu", x, _array(layer.alpha))
+
+
 @_of_layers(*_of_ranks("Conv", 1, 2, 3))
 def _(g, layer, x):
     return _convolution(g, layer, x, _array(layer.kernel), layer.groups)
@@ -192,23 +221,38 @@ def _(g, layer, x):
     return _convolution(g, layer, x, _grouped(_array(layer.kernel)), layer.kernel.shape[-2])
 
 
+@_of_layers(*_of_ranks("SeparableConv", 1, 2))
+def _(g, layer, x):
+    depthwise, pointwise = _array(layer.depthwise_kernel), _array(layer.pointwise_kernel)
+    y = _conv(g, layer, x, _grouped(depthwise), depthwise.shape[-2], layer.data_format)
+    inputs = _weights(g, pointwise), _bias(g, layer)
+    y = g.window("Conv", y, pointwise.shape[:-2], 1, "valid", layer.data_format, *inputs)
+    return _activated(g, layer, x, y)
+
+
 def _convolution(g, layer, x, kernel, groups):
-    bias = None if layer.bias is None else g.constant(_array(layer.bias), "bias")
-    y = _conv(
-        g, x, kernel, layer.strides, layer.padding, layer.dilation_rate, groups, layer.data_format,
-        bias,
-    )  # fmt: skip
+    y = _conv(g, layer, x, kernel, groups, layer.data_format, _bias(g, layer))
+    return _activated(g, layer, x, y)
+
+
+def _conv(g, layer, x, kernel, groups, data_format, bias=None):
+    inputs = _weights(g, kernel), bias
+    more = {"rates": layer.dilation_rate, "group": groups}
+    sizes = kernel.shape[:-2], layer.strides
+    return g.window("Conv", x, *sizes, layer.padding, data_format, *inputs, **more)
+
+
+def _activated(g, layer, x, y):
     y = dataclasses.replace(y, shape=tuple(layer.compute_output_shape(x.shape)))
     return g.apply(layer.activation, y)
 
 
-def _conv(g, x, kernel, strides, padding, rates, groups, data_format, bias=None):
-    # From (*window, channels, filters).
-    weights = g.constant(np.moveaxis(kernel, (-1, -2), (0, 1)), "kernel")
-    return g.window(
-        "Conv", x, kernel.shape[:-2], strides, padding, data_format, weights, bias,
-        rates=rates, group=groups,
-    )  # fmt: skip
+def _weights(g, kernel):
+    return g.constant(np.moveaxis(kernel, (-1, -2), (0, 1)), "kernel")
+
+
+def _bias(g, layer):
+    return None if layer.bias is None else g.constant(_array(layer.bias), "bias")
 
 
 def _grouped(kernel):
@@ -218,14 +262,14 @@ def _grouped(kernel):
 
 @_of_layers(keras.layers.Dense)
 def _(g, layer, x):
-    x, kernel = g.straight(x), _array(layer.kernel)
-    bias = None if layer.bias is None else g.constant(_array(layer.bias), "bias")
+    x, bias = g.straight(x), _bias(g, layer)
+    kernel = g.constant(_array(layer.kernel), "kernel")
     if x.rank == 2:
-        name = g.node("Gemm", x.name, g.constant(kernel, "kernel"), bias)
+        name = g.node("Gemm", x.name, kernel, bias)
     else:
-        name = g.node("MatMul", x.name, g.constant(kernel, "kernel"))
+        name = g.node("MatMul", x.name, kernel)
         name = name if bias is None else g.node("Add", name, bias)
-    return g.apply(layer.activation, Value(name, (*x.shape[:-1], layer.units)))
+    return _activated(g, layer, x, Value(name, x.shape))
 
 
 @_of_layers(*_of_ranks("ZeroPadding", 1, 2, 3))
@@ -311,41 +355,40 @@ def _(g, layer, x):
 @_of_layers(keras.layers.BatchNormalization)
 def _(g, layer, x):
     axis = layer.axis % x.rank
-    x = g.padded(x)
-    if axis != 1:
-        x = g.moved(x) if axis == x.rank - 1 else g.straight(x)
-    elif x.rank > 2:
-        x = g.straight(x)
+    x = _with_axis_first(g, x, axis)
     channels = x.shape[axis]
+    mean, variance = _array(layer.moving_mean), _array(layer.moving_variance)
     gamma = _array(layer.gamma) if layer.scale else np.ones(channels)
     beta = _array(layer.beta) if layer.center else np.zeros(channels)
-    if x.axis(axis) != 1:
-        gain = gamma / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
-        shape = [1] * x.rank
-        shape[axis] = channels
-        shift = beta - _array(layer.moving_mean) * gain
-        y = g.elementwise("Mul", x, gain.reshape(shape))
-        return g.elementwise("Add", y, shift.reshape(shape))
-    statistics = [gamma, beta, _array(layer.moving_mean), _array(layer.moving_variance)]
-    return g.same("BatchNormalization", x, *map(g.constant, statistics), epsilon=layer.epsilon)
+    if x.axis(axis) == 1:
+        parameters = map(g.constant, (gamma, beta, mean, variance))
+        return g.same("BatchNormalization", x, *parameters, epsilon=layer.epsilon)
+    gain = gamma / np.sqrt(variance + layer.epsilon)
+    return _affine(g, x, axis, gain, beta - mean * gain)
 
 
 @_of_layers(keras.layers.GroupNormalization)
 def _(g, layer, x):
-    x = g.padded(x)
     axis = layer.axis % x.rank
-    x = g.straight(x) if axis == 1 else g.moved(x)
-    groups, channels = layer.groups, x.shape[axis]
-    groups = channels if groups == -1 else groups
+    x = _with_axis_first(g, x, axis)
+    groups = x.shape[axis] if layer.groups == -1 else layer.groups
     grouped = g.node("Reshape", x.name, g.constant([0, groups, -1], "shape"))
     ones, zeros = g.constant(np.ones(groups)), g.constant(np.zeros(groups))
     normal = g.node("InstanceNormalization", grouped, ones, zeros, epsilon=layer.epsilon)
     y = dataclasses.replace(x, name=g.node("Reshape", normal, g.node("Shape", x.name)))
-    shape = [1] * x.rank
-    shape[axis] = channels
-    if layer.scale:
-        y = g.elementwise("Mul", y, _array(layer.gamma).reshape(shape))
-    return g.elementwise("Add", y, _array(layer.beta).reshape(shape)) if layer.center else y
+    gamma = _array(layer.gamma) if layer.scale else None
+    return _affine(g, y, axis, gamma, _array(layer.beta) if layer.center else None)
+
+
+def _with_axis_first(g, x, axis):
+    """The tensor with that axis, the first or the last, as axis 1; if it is one of these."""
+    return g.moved(x) if axis == x.rank - 1 > 1 else g.straight(x)
+
+
+def _affine(g, x, axis, gain, shift):
+    shape = [-1 if i == axis else 1 for i in range(x.rank)]
+    x = x if gain is None else g.elementwise("Mul", x, gain.reshape(shape))
+    return x if shift is None else g.elementwise("Add", x, shift.reshape(shape))
 
 
 @_of_layers(keras.layers.Rescaling)
@@ -354,7 +397,15 @@ def _(g, layer, x):
     return g.elementwise("Add", y, np.asarray(layer.offset))
 
 
-@_of_layers(keras.layers.Concatenate)
+@_of_layers(keras.layers.Normalization)
+def _(g, layer, x):
+    mean = _array(layer.mean)
+    deviation = np.maximum(np.sqrt(_array(layer.variance)), keras.config.epsilon())
+    if layer.invert:
+        return g.elementwise("Add", g.elementwise("Mul", x, deviation), mean)
+    return g.elementwise("Div", g.elementwise("Sub", x, mean), deviation)
+
+
 @_of_operations("Concatenate")
 def _(g, operation, values):
     names, moved = g.aligned(*values)
@@ -362,31 +413,27 @@ def _(g, operation, values):
     return dataclasses.replace(x, name=g.node("Concat", *names, axis=x.axis(operation.axis)))
 
 
-# Operations that compute each element from one, or from those at the same place.
+# Operations that compute each element from those at the same place.
+
+_UNARY = {
+    **{name: name for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Selu")},
+    **{name: name for name in ("Exp", "Log", "Sqrt", "Sin", "Cos", "Erf", "Floor", "Ceil", "Abs")},
+    **{"Absolute": "Abs", "Negative": "Neg", "HardSilu": "HardSwish", "Mish": "Mish"},
+}
+_BINARY = {
+    **{"Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Divide": "Div", "TrueDivide": "Div"},
+    **{"Power": "Pow", "Maximum": "Max", "Minimum": "Min"},
+}
 
 
-def _register_plain():
-    def unary(op_type):
-        return lambda g, operation, x: g.same(op_type, x)
-
-    def binary(op_type):
-        return lambda g, operation, x, y: g.elementwise(op_type, x, y)
-
-    for op_type in (
-        *("Relu", "Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Softplus", "Softsign", "Sin", "Cos"),
-        *("Selu", "Mish", "Erf", "Floor", "Ceil", "Abs"),
-    ):
-        _of_operations(op_type)(unary(op_type))
-    for name, op_type in {"Negative": "Neg", "Absolute": "Abs", "HardSilu": "HardSwish"}.items():
-        _of_operations(name)(unary(op_type))
-    for name, op_type in {
-        **{"Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Divide": "Div"},
-        **{"TrueDivide": "Div", "Power": "Pow", "Maximum": "Max", "Minimum": "Min"},
-    }.items():
-        _of_operations(name)(binary(op_type))
+@_of_operations(*_UNARY)
+def _(g, operation, x):
+    return g.same(_UNARY[type(operation).__name__], x)
 
 
-_register_plain()
+@_of_operations(*_BINARY)
+def _(g, operation, x, y):
+    return g.elementwise(_BINARY[type(operation).__name__], x, y)
 
 
 @_of_operations("Relu6")
@@ -504,7 +551,7 @@ def _(g, operation, x):
     if keras.backend.standardize_dtype(operation.dtype) != "float32":
         raise ValueError(
             "`model` must compute in float32 to be written by `export_onnx`. "
-            f"Received: a cast to {operation.dtype} in `{'/'.join(g.scope)}`"
+            f"Received: a cast to {operation.dtype}"
         )
     return x
 
@@ -554,21 +601,32 @@ def _(g, operation, x, key):
     key = list(key) if isinstance(key, (list, tuple)) else [key]
     if Ellipsis in key:
         i = key.index(Ellipsis)
-        key[i : i + 1] = [slice(None)] * (x.rank - len(key) + 1)
-    if not all(isinstance(part, (int, slice)) for part in key):
-        raise ValueError(f"`model` must be indexed by integers and slices. Received: {key}")
-    indices = [axis for axis, part in enumerate(key) if isinstance(part, int)]
-    x = g.straight(x) if indices else g.padded(x)
-    parts = [(x.axis(axis), _bounds(part)) for axis, part in enumerate(key)]
-    parts = [(axis, *bounds) for axis, bounds in parts if bounds != (0, _END, 1)]
+        given = sum(part is not None for part in key) - 1
+        key[i : i + 1] = [slice(None)] * (x.rank - given)
+    if not all(part is None or isinstance(part, (int, slice)) for part in key):
+        raise ValueError(
+            "`model` must be indexed by integers and slices to be written by `export_onnx`. "
+            f"Received: {key}"
+        )
+    same_rank = all(isinstance(part, slice) for part in key)
+    x = g.padded(x) if same_rank else g.straight(x)
     name = x.name
-    if parts:
-        axes, starts, ends, steps = zip(*parts)
+    parts = [part for part in key if part is not None]
+    slices = [(x.axis(axis), *_bounds(part)) for axis, part in enumerate(parts)]
+    slices = [(axis, *bounds) for axis, *bounds in slices if bounds != [0, _END, 1]]
+    if slices:
+        axes, starts, ends, steps = zip(*slices)
         name = g.node("Slice", name, *map(g.constant, (starts, ends, axes, steps)))
-    if not indices:
+    if same_rank:
         return dataclasses.replace(x, name=name)
-    name = g.node("Squeeze", name, g.constant(indices, "axes"))
-    return Value(name, (None,) * (x.rank - len(indices)))
+    removed = [axis for axis, part in enumerate(parts) if isinstance(part, int)]
+    if removed:
+        name = g.node("Squeeze", name, g.constant(removed, "axes"))
+    kept = [part for part in key if not isinstance(part, int)]
+    added = [axis for axis, part in enumerate(kept) if part is None]
+    if added:
+        name = g.node("Unsqueeze", name, g.constant(added, "axes"))
+    return Value(name, (None,) * (x.rank - len(removed) + len(added)))
 
 
 _END = 2**63 - 1
@@ -630,22 +688,16 @@ def _transpose(g, x, order):
 
 @_of_operations("Conv")
 def _(g, operation, x, kernel):
-    kernel = _array(kernel)
-    data_format = _data_format(operation)
+    kernel, data_format = _array(kernel), _data_format(operation)
     channels = x.shape[-1 if data_format == "channels_last" else 1]
-    return _conv(
-        g, x, kernel, operation.strides, operation.padding, operation.dilation_rate,
-        channels // kernel.shape[-2], data_format,
-    )  # fmt: skip
+    return _conv(g, operation, x, kernel, channels // kernel.shape[-2], data_format)
 
 
 @_of_operations("DepthwiseConv")
 def _(g, operation, x, kernel):
     kernel = _array(kernel)
-    return _conv(
-        g, x, _grouped(kernel), operation.strides, operation.padding, operation.dilation_rate,
-        kernel.shape[-2], _data_format(operation),
-    )  # fmt: skip
+    groups = kernel.shape[-2]
+    return _conv(g, operation, x, _grouped(kernel), groups, _data_format(operation))
 
 
 @_of_operations("Matmul")

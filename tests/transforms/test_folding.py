@@ -53,14 +53,19 @@ def assert_folds(model, inputs, left=()):
     return result
 
 
-def assert_saves(model, path, inputs):
+def assert_saves(model, path):
     model.save(path / "model.keras")
-    assert_equal_outputs(model, keras.saving.load_model(path / "model.keras"), inputs, 1e-6)
+    reloaded = keras.saving.load_model(path / "model.keras")
+    for weight, other in zip(model.weights, reloaded.weights, strict=True):
+        assert weight.path == other.path
+        assert_close(weight, other, 0)
 
 
 # Published networks.
 
-QUICK = sorted({repr(shrunk(name)): name for name in reversed(kr.list_models())}.values())
+# Of those that differ in more than depth and width, the first; "googlenet" has nothing to fold.
+DISTINCT = {repr(shrunk(name)): name for name in reversed(kr.list_models())}
+QUICK = sorted({*DISTINCT.values()} - {"googlenet"})
 
 
 def is_entry(path):
@@ -73,7 +78,7 @@ def assert_network_folds(model, path):
     result = assert_folds(model, inputs, left)
     assert [layer.name for layer in result.layers] == [layer.name for layer in model.layers]
     assert kr.cost(result).macs == kr.cost(model).macs
-    assert_saves(result, path, inputs)
+    assert_saves(result, path)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -173,7 +178,7 @@ def test_blocks_fold(case, tmp_path):
     inputs = random_array(shape)
     result = assert_folds(model, inputs)
     assert result.get_layer("block").trainable == block.trainable
-    assert_saves(result, tmp_path, inputs)
+    assert_saves(result, tmp_path)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -280,7 +285,7 @@ def test_pairs_of_stock_layers_fold(name, is_list, tmp_path):
         model = trained(model_of(*stack, shape=shape))
     result = assert_folds(model, random_array(shape))
     assert "norm" not in [layer.name for layer in result.layers]
-    assert_saves(result, tmp_path, random_array(shape))
+    assert_saves(result, tmp_path)
 
 
 def two_users(x):

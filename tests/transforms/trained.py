@@ -15,7 +15,7 @@ def trained(model, seed=0):
     """`model` with weights and statistics that are neither trivial nor explode with depth."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
-        if weight.name in ("moving_variance", "gamma"):
+        if weight.name.endswith(("variance", "gamma")):
             value = rng.uniform(0.5, 1.0, weight.shape)
         elif weight.name.endswith("kernel"):
             fan_in = math.prod(weight.shape[:-1])
