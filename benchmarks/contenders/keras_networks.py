@@ -53,6 +53,14 @@ def contenders(backend):
             load=lambda path, work: _load(f"{path}.keras"),
             requires=requires,
         )
+    if backend == "torch":  # the others fuse by themselves
+        yield on(
+            name="keras_resblocks, not fused",
+            takes=_taker("training", lambda network: True),
+            build=functools.partial(ours, fused=False),
+            step=train_on_batch,
+            requires=OURS,
+        )
     yield on(
         name="matrix product",
         takes=lambda work: work.kind != "saving",
@@ -90,11 +98,15 @@ def set_precision(precision):
 # The networks.
 
 
-def ours(work):
+def ours(work, **options):
     import keras_resblocks as kr
 
     return kr.create_model(
-        work.network, input_shape=work.shape, classes=work.classes, classifier_activation=None
+        work.network,
+        input_shape=work.shape,
+        classes=work.classes,
+        classifier_activation=None,
+        **options,
     )
 
 
