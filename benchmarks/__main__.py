@@ -87,6 +87,8 @@ def main(arguments=None):
     began = time.monotonic()
     runs = []
     with Field(settings) as field:
+        if not field.contenders:
+            raise SystemExit(f"No contender is called {' or '.join(settings.contenders)}.")
         computer = field.device()
         works = chosen(settings, is_gpu=not computer.startswith("CPU"))
         for group in (*settings.backends, "onnxruntime"):
