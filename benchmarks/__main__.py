@@ -51,7 +51,7 @@ def parse(arguments):
     add("--batches", nargs="+", type=int, help="instead of the workloads' own")
     add("--precisions", nargs="+", choices=("float32", "tf32", "bfloat16"), help="likewise")
     add("--contenders", nargs="+", help="only those whose name contains one of these")
-    add("--rounds", type=int, default=7)
+    add("--rounds", type=int, default=5)
     add("--seconds", type=float, default=0.5, help="of a turn; at least one step")
     add("--threads", type=int, default=0, help="cores to run on; by default all")
     add("--clock", choices=("wall", "cpu"), default="wall", help="cpu: where others compute too")

@@ -107,6 +107,9 @@ def test_goal_is_held_against_the_fastest_peer():
     results[0].turns = [1.1, 1.2]
     ((*_, reached),) = report.goal_rows(work, "jax", results)
     assert reached == "no"
+    results[0].turns = [1.05, 1.2]
+    ((*_, reached),) = report.goal_rows(work, "jax", results)
+    assert reached == "within noise"
     ((*_, ratio, reached),) = report.goal_rows(work, "jax", results[:1])
     assert (ratio, reached) == ("not measured", "")
     assert not [*report.goal_rows(dataclasses.replace(work, batch=8), "jax", results)]

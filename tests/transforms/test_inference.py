@@ -208,3 +208,41 @@ def test_model_without_a_graph_is_refused():
 
     with pytest.raises(ValueError, match="`model`"):
         kr.inference_function(Subclassed())
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch's export")
+def test_convolutions_are_packed_and_nothing_else_is_left_of_them():
+    from keras_resblocks.transforms.baking import torch as baking
+
+    model = block_model("bottleneck", {"strides": 2})
+    inputs = keras.ops.convert_to_tensor(random_array(SHAPE))
+    folded = kr.fold_batch_norm(model)
+    graph = baking._program(folded, [inputs]).graph
+    targets = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+    convolutions = [name for name in targets if "_convolution_pointwise" in name]
+    # The stem, and two blocks of three of which each ends in a sum, with one shortcut.
+    assert len(convolutions) == 1 + 3 + 4
+    assert sum(name.endswith("binary") for name in convolutions) == 2
+    rest = {name.split(".")[1] for name in targets if name not in convolutions}
+    assert rest <= {"permute", "mean", "matmul", "add", "addmm"}
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch's export")
+def test_what_cannot_be_exported_is_run_as_it_is():
+    @keras.saving.register_keras_serializable("keras_resblocks_tests")
+    class Branching(keras.layers.Layer):
+        def call(self, inputs):
+            is_concrete = getattr(inputs, "device", None) is not None
+            if is_concrete and inputs.device.type != "meta" and float(inputs.sum()) > 0:
+                return inputs + 1.0
+            return inputs
+
+        def compute_output_spec(self, inputs):
+            return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    inputs = keras.Input(SHAPE[1:])
+    model = randomize(keras.Model(inputs, Branching()(kr.ResidualBlock(4)(inputs))))
+    infer = kr.inference_function(model)
+    with pytest.warns(UserWarning, match="run as it is"):
+        infer(random_array(SHAPE))
+    assert_same(model, infer, random_array(SHAPE))

@@ -12,6 +12,7 @@ The model is exported as a graph of ATen operations, which is written anew:
 
 import dataclasses
 import functools
+import warnings
 
 import keras
 import torch
@@ -70,7 +71,13 @@ def _for_each_batch(model):
     def run(*inputs):
         sizes = tuple(len(x) for x in inputs)
         if sizes not in programs:
-            programs[sizes] = _optimized(_export(model, inputs, any_batch=False))
+            try:
+                programs[sizes] = _optimized(_export(model, inputs, any_batch=False))
+            except Exception as error:
+                warnings.warn(
+                    f"The model cannot be exported and is run as it is: {error}", stacklevel=3
+                )
+                programs[sizes] = _Inference(model)
         return programs[sizes](*inputs)
 
     return run
@@ -100,7 +107,8 @@ def _export(model, inputs, any_batch):
 
 
 def _is_mutable(node):
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    is_operation = isinstance(node.target, torch._ops.OpOverload)
+    return is_operation and node.target not in _IDENTITIES and node.target._schema.is_mutable
 
 
 def _optimized(module):
@@ -156,6 +164,7 @@ class _Writer:
         order = order or tuple(range(value.ndim))
         sizes = [n if isinstance(n, int) else None for n in value.shape]
         new.meta["shape"] = [sizes[order.index(axis)] for axis in range(len(order))]
+        new.meta["dtype"] = value.dtype
         return _Lazy(new, order)
 
     def in_order(self, arguments):
@@ -180,6 +189,7 @@ class _Writer:
         if (value.node, order) not in self.permuted:
             node = self.graph.call_function(aten.permute.default, (value.node, list(order)))
             node.meta["shape"] = [value.node.meta["shape"][axis] for axis in order]
+            node.meta["dtype"] = value.node.meta["dtype"]
             self.permuted[value.node, order] = node
         return self.permuted[value.node, order]
 
@@ -268,6 +278,7 @@ class _Writer:
         for _ in range(rank - len(value.order)):
             node = self.graph.call_function(aten.unsqueeze.default, (node, 0))
             shape = node.meta["shape"] = [1, *shape]
+            node.meta["dtype"] = value.node.meta["dtype"]
         return _Lazy(node, tuple(range(rank)))
 
 
@@ -450,7 +461,7 @@ def _pack_convolution(module, node):
             relu = name if has_relu else None
             args = (x, other, packed, bias, *geometry, "add", None, relu, [], "")
         new = module.graph.call_function(target, args)
-    new.meta["shape"] = node.meta["shape"]
+    new.meta.update(shape=node.meta["shape"], dtype=node.meta["dtype"])
     (activation if has_relu else end).replace_all_uses_with(new)
     module.graph.eliminate_dead_code()
 
@@ -462,7 +473,7 @@ def _sum_of(node):
         others = [x for x in user.args if x is not node]
         for other in others:
             is_node = isinstance(other, torch.fx.Node) and other.op != "get_attr"
-            if is_node and other.meta["shape"] == node.meta["shape"]:
+            if is_node and all(other.meta[key] == node.meta[key] for key in ("shape", "dtype")):
                 return user, other
     return node, None
 
