@@ -78,6 +78,16 @@ def test_several_inputs_and_outputs_keep_their_structure():
         assert_same(model, infer, arrays)
 
 
+def test_operands_of_a_lower_rank_are_broadcast():
+    images, scales = keras.Input((6, 5, 4)), keras.Input((1, 4))
+    block = kr.ResidualBlock(4)
+    per_channel = keras.ops.max(scales, axis=0)  # over the batch: (1, 4)
+    outputs = [block(images) * per_channel, keras.ops.mean(images, axis=2) + per_channel]
+    model = randomize(keras.Model([images, scales], outputs))
+    arrays = [random_array((2, 6, 5, 4)), random_array((2, 1, 4), seed=1)]
+    assert_same(model, kr.inference_function(model), arrays)
+
+
 def test_inputs_in_a_list_may_be_given_by_name():
     a, b = keras.Input((4, 4, 2), name="a"), keras.Input((4, 4, 2), name="b")
     model = randomize(keras.Model([a, b], [kr.ResidualBlock(2)(a - b), a]))

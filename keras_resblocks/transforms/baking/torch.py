@@ -262,10 +262,12 @@ class _Writer:
                     value = value.reshape((1,) * (rank - value.ndim) + value.shape)
                     value = value.permute(inverse).contiguous()
                 return self.constant(value)
-            if not isinstance(value, _Lazy) or not value.order:
-                return value.node if isinstance(value, _Lazy) else value
-            if len(value.order) < rank and order != straight:
-                return self.permute(self.expanded(value, rank), inverse)
+            if not isinstance(value, _Lazy):
+                return value
+            if not value.order:
+                return value.node
+            if len(value.order) < rank:
+                value = self.expanded(value, rank)
             return self.permute(value, tuple(value.order[axis] for axis in inverse))
 
         args, kwargs = _map(operand, (args, kwargs))
