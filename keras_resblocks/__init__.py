@@ -30,7 +30,11 @@ from keras_resblocks.models import (
     features,
     list_models,
 )
-from keras_resblocks.training import RandomShift, SmoothedSparseCategoricalCrossentropy
+from keras_resblocks.training import (
+    PackedOptimizer,
+    RandomShift,
+    SmoothedSparseCategoricalCrossentropy,
+)
 
 __version__ = "0.1.0"
 
@@ -40,6 +44,7 @@ __all__ = [
     "GoogLeNet",
     "InceptionBlock",
     "InceptionSpec",
+    "PackedOptimizer",
     "RandomShift",
     "ResNet18",
     "ResNet34",

@@ -40,6 +40,49 @@ def _update(jax, cache, options):
     cache.reset_cache()  # it is opened once, with the folder of that time
 
 
+@contextlib.contextmanager
+def plain_graphs():
+    """Leaves TensorFlow's graphs on a CPU as they are traced.
+
+    To rewrite them takes a quarter of the time that a network takes to begin, and makes no step
+    faster: what could be gained there is in the convolutions, which stay what they are.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf  # Keras has no way to its settings
+
+    if tf.config.list_physical_devices("GPU"):  # where the layout of images is rewritten
+        yield
+        return
+    option = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options()[option]
+    tf.config.optimizer.set_experimental_options({option: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: before})
+
+
+@contextlib.contextmanager
+def quick_programs():
+    """Has JAX compile with less care: for what runs once, as the initializers of weights do.
+
+    They are compiled for each shape of a kernel, three to four times as long as it takes so.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax  # Keras has no way to its settings
+
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 def steps_per_execution(samples, batch_size):
     """How many steps to run at once: most help small models, and some epochs have few steps.
 

@@ -1,9 +1,13 @@
 """Less waiting for compilers: what is compiled once, and how many steps run at once."""
 
+import contextlib
+
 import keras
+import numpy as np
 import pytest
 from helpers import run_python
 
+from keras_resblocks import tuner
 from keras_resblocks.tuner import compilation
 
 SEARCH = """
@@ -49,6 +53,52 @@ def test_nothing_changes_on_another_backend(tmp_path):
     with compilation.compilation_cache(tmp_path / "compiled"):
         pass
     assert not (tmp_path / "compiled").exists()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow alone")
+def test_tensorflow_leaves_graphs_as_they_are_within_a_search_alone():
+    import tensorflow as tf
+
+    def is_left():
+        return tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"]
+
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    with contextlib.suppress(KeyError), compilation.plain_graphs():
+        assert is_left() == on_cpu
+        raise KeyError
+    assert not is_left()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+def test_jax_compiles_with_less_care_while_a_model_is_built_alone():
+    import jax
+
+    with contextlib.suppress(KeyError), compilation.quick_programs():
+        assert jax.config.jax_disable_most_optimizations
+        raise KeyError
+    assert not jax.config.jax_disable_most_optimizations
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+def test_the_search_builds_its_models_so(tmp_path):
+    import jax
+
+    seen = {}
+
+    class Watching(tuner.ResNetHyperModel):
+        def build(self, hp):
+            seen["build"] = jax.config.jax_disable_most_optimizations
+            return super().build(hp)
+
+        def fit(self, *args, **kwargs):
+            seen["fit"] = jax.config.jax_disable_most_optimizations
+            return super().fit(*args, **kwargs)
+
+    x, y = np.zeros((4, 8, 8, 1), "float32"), np.zeros(4)
+    hypermodel = Watching((8, 8, 1), 2, depths=1, widths=4, stages=1)
+    engine = tuner.RandomSearch(hypermodel, "loss", max_trials=1, directory=tmp_path)
+    engine.search(x, y, verbose=0)
+    assert seen == {"build": True, "fit": False}
 
 
 @pytest.mark.parametrize(
