@@ -75,7 +75,7 @@ def quick_programs():
         return
     import jax  # Keras has no way to its settings
 
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield
