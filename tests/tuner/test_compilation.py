@@ -110,6 +110,49 @@ def test_steps_at_once_suit_the_number_of_samples(samples, batch_size, expected)
     assert compilation.steps_per_execution(samples, batch_size) == expected
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_full_batches_have_every_sample_and_one_size(shuffle):
+    keras.utils.set_random_seed(0)
+    x = np.arange(10.0)
+    data = compilation.FullBatches(x, -x, 4, shuffle)
+    orders = []
+    for _ in range(2):
+        batches = [data[i] for i in range(len(data))]
+        assert [len(images) for images, _ in batches] == [4, 4, 4]
+        assert all((images == -labels).all() for images, labels in batches)
+        orders.append([*np.concatenate([images for images, _ in batches])])
+        assert sorted(orders[-1][:10]) == [*x]
+        assert orders[-1][10:] == orders[-1][:2]
+        data.on_epoch_end()
+    assert (orders[0] != orders[1]) == shuffle
+
+
+@pytest.mark.parametrize(
+    ("samples", "arguments", "are_full"),
+    [
+        (10, {}, True),
+        (10, {"validation_data": None, "shuffle": False}, True),
+        (8, {}, False),  # no remainder
+        (3, {}, False),  # a batch of its own anyway
+        (10, {"sample_weight": np.ones(10)}, False),
+        (10, {"validation_split": 0.5}, False),
+    ],
+    ids=str,
+)
+def test_training_on_jax_has_full_batches(samples, arguments, are_full):
+    x = np.zeros((samples, 2))
+    arguments = {"batch_size": 4, "epochs": 3, **arguments}
+    for args, kwargs in (((x, x), arguments), ((), {"x": x, "y": x, **arguments})):
+        new_args, new_kwargs = compilation.full_batches(args, kwargs, 4)
+        if are_full and keras.backend.backend() == "jax":
+            assert isinstance(new_args[0], compilation.FullBatches)
+            assert new_args[0].shuffle == arguments.get("shuffle", True)
+            assert set(new_kwargs) == set(arguments) - {"batch_size", "shuffle"}
+        else:
+            assert new_args == args
+            assert new_kwargs == kwargs
+
+
 @pytest.mark.parametrize(
     ("samples", "batch_size", "expected"),
     [(288, 32, 32), (300, 32, 30), (180, 32, 30), (31, 32, 31), (293, 32, 32), (10, 32, 32)],
