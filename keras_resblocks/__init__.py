@@ -35,6 +35,7 @@ from keras_resblocks.training import (
     RandomShift,
     SmoothedSparseCategoricalCrossentropy,
 )
+from keras_resblocks.transforms import export_onnx, fold_batch_norm
 
 __version__ = "0.1.0"
 
@@ -58,7 +59,9 @@ __all__ = [
     "StochasticDepth",
     "cost",
     "create_model",
+    "export_onnx",
     "features",
+    "fold_batch_norm",
     "list_models",
     "list_weights",
     "load_keras_weights",

@@ -67,14 +67,18 @@ class Composite(keras.layers.Layer):
             )
         self.compose(input_shape)
         if not self.trainable:
-            for name in self._sublayer_names:
-                _freeze(getattr(self, name))
+            for layer in self.sublayers():
+                _freeze(layer)
 
     def add(self, layer):
         """Tracks `layer` as the attribute that bears its name, and returns it."""
         setattr(self, layer.name, layer)
         self._sublayer_names.append(layer.name)
         return layer
+
+    def sublayers(self):
+        """The tracked layers, in the order in which they were added."""
+        return [getattr(self, name) for name in self._sublayer_names]
 
     def add_copy(self, template, name, site, **overrides):
         """Tracks a fresh copy of `template` as `name`; None where there is no template."""

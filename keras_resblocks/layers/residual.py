@@ -281,6 +281,8 @@ class ResidualBlock(Block):
             `relu(shortcut)`, and a pre-activation block as its shortcut.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             kernel_constraint, bias_constraint: of every convolution, the shortcut's too.
+        folded: whether batch normalizations that follow a convolution are part of it, as
+            `fold_batch_norm` makes them.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels

@@ -62,6 +62,13 @@ class Template:
         parameters = inspect.signature(layer_class.__init__).parameters
         return "gamma_initializer" in parameters and config.get("scale", True)
 
+    def is_batch_normalization(self, site):
+        """Whether the layer is Keras's own batch normalization, of the channels."""
+        layer_class, config = self.recipe(site)
+        if layer_class is not keras.layers.BatchNormalization:
+            return False
+        return (config.get("axis", -1) - site.channel_axis) % (site.rank + 2) == 0
+
     def __repr__(self):
         return f"<Template {self.config!r}>"
 

@@ -21,6 +21,8 @@ class ConvComposite(KernelComposite):
         use_bias: whether the convolutions have a bias. None: where no normalization follows.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             kernel_constraint, bias_constraint: of every convolution.
+        folded: whether each convolution stands for itself and the batch normalization after it,
+            which it then has a bias instead of; what `fold_batch_norm` makes.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
     """
 
@@ -37,6 +39,7 @@ class ConvComposite(KernelComposite):
         bias_initializer="zeros",
         bias_regularizer=None,
         bias_constraint=None,
+        folded=False,
         **options,
     ):
         super().__init__(kernel_initializer=kernel_initializer, **options)
@@ -47,6 +50,7 @@ class ConvComposite(KernelComposite):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.folded = validation.boolean("folded", folded)
 
     def unit_options(self):
         """The options for a unit, or for a layer that this one is made of."""
@@ -59,6 +63,7 @@ class ConvComposite(KernelComposite):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "bias_regularizer": self.bias_regularizer,
             "bias_constraint": self.bias_constraint,
+            "folded": self.folded,
             "data_format": self.data_format,
             "dtype": self.dtype_policy.name,
         }
@@ -99,7 +104,20 @@ class ConvComposite(KernelComposite):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+            "folded": self.folded,
         }
+
+
+def normalization_and_bias(normalization, use_bias, folded, site):
+    """What normalizes the output of a convolution, and whether that has a bias.
+
+    Args:
+        normalization, use_bias, folded: as of `ConvComposite`.
+        site: of the normalization.
+    """
+    if folded and normalization is not None and normalization.is_batch_normalization(site):
+        return None, True
+    return normalization, normalization is None if use_bias is None else use_bias
 
 
 def make_layer(step, name, options):
@@ -182,21 +200,23 @@ class ConvUnit(ConvComposite):
         self.compute_output_shape(input_shape)  # raises where the window does not fit
         rank = len(input_shape) - 2
         site = self.site(self.full_shape(None, (None,) * rank, self.filters))
-        normalization, activation = self.normalization, self.activation
+        normalization, use_bias = normalization_and_bias(
+            self.normalization, self.use_bias, self.folded, site
+        )
         zero_gamma = (
             self.zero_init and normalization is not None and normalization.can_start_at_zero(site)
         )
         self.chain = Chain(
             [
                 self._add_padding(rank),
-                self._add_convolution(rank, zero_kernel=self.zero_init and not zero_gamma),
+                self._add_convolution(rank, use_bias, self.zero_init and not zero_gamma),
                 self.add_copy(
                     normalization,
                     "norm",
                     site,
                     **({"gamma_initializer": "zeros"} if zero_gamma else {}),
                 ),
-                self.add_copy(activation, "act", site),
+                self.add_copy(self.activation, "act", site),
             ]
         )
         self.chain.build(input_shape)
@@ -227,9 +247,9 @@ class ConvUnit(ConvComposite):
             return any(size % 2 == 0 for size in sizes)
         return validation.exceeds_one(self.strides) and validation.exceeds_one(self.kernel_size)
 
-    def _add_convolution(self, rank, zero_kernel):
+    def _add_convolution(self, rank, use_bias, zero_kernel):
         options = self.unit_options()
-        for name in ("activation", "normalization", "padding", "use_bias"):
+        for name in ("activation", "normalization", "padding", "use_bias", "folded"):
             del options[name]
         if zero_kernel:
             options.update(kernel_initializer="zeros", bias_initializer="zeros")
@@ -237,14 +257,14 @@ class ConvUnit(ConvComposite):
             self.padding == "symmetric" and not self._pads_differently()
         )
         return self.add(
-            rank_layer("Conv", rank)(
+            _convolution_class(rank, self.data_format)(
                 self.filters,
                 validation.per_axis("kernel_size", self.kernel_size, rank),
                 strides=validation.per_axis("strides", self.strides, rank),
                 padding="same" if same and validation.exceeds_one(self.kernel_size) else "valid",
                 dilation_rate=validation.per_axis("dilation_rate", self.dilation_rate, rank),
                 groups=self.groups,
-                use_bias=self.normalization is None if self.use_bias is None else self.use_bias,
+                use_bias=use_bias,
                 name="conv",
                 **options,
             )
@@ -273,6 +293,28 @@ class ConvUnit(ConvComposite):
             "dilation_rate": self.dilation_rate,
             "zero_init": self.zero_init,
         }
+
+
+class _BiasFirst:
+    """A convolution that is right for channels-first maps as wide as there are filters.
+
+    There Keras 3.15 on TensorFlow would take the bias that comes second for one of the last
+    axis.
+    """
+
+    def call(self, inputs):
+        outputs = self.convolution_op(inputs, self.kernel)
+        if self.bias is None:
+            return outputs
+        return keras.ops.reshape(self.bias, (1, -1) + (1,) * self.rank) + outputs
+
+
+@functools.cache
+def _convolution_class(rank, data_format):
+    stock = rank_layer("Conv", rank)
+    if data_format == "channels_last" or keras.backend.backend() != "tensorflow":
+        return stock
+    return type(stock.__name__, (_BiasFirst, stock), {})
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")

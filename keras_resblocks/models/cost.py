@@ -12,7 +12,13 @@ from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.attention import adaptive_kernel_size
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.residual import Block
-from keras_resblocks.layers.units import branch_output, rank_layer, step_output, window_output
+from keras_resblocks.layers.units import (
+    branch_output,
+    normalization_and_bias,
+    rank_layer,
+    step_output,
+    window_output,
+)
 from keras_resblocks.models.builders import (
     aux_steps,
     check_input_shape,
@@ -151,7 +157,7 @@ def _aux_cost(head, shape, options, classes):
 _COUNTED = (
     *("activation", "normalization", "attention", "shortcut", "preactivation", "exit_activation"),
     *("kernel_size", "groups", "expansion", "stride_in_1x1", "dilation_rate", "atrous"),
-    *("padding", "use_bias", "data_format"),
+    *("padding", "use_bias", "folded", "data_format"),
 )
 
 
@@ -203,11 +209,14 @@ def _(step: steps.Conv, shape, options):
     validation.divisor("groups", step.groups, "input channels", shape.channels)
     window = math.prod(validation.per_axis("kernel_size", step.kernel_size, len(spatial)))
     kernel = window * (shape.channels // step.groups) * step.filters
-    normalization = templates.normalization.get(options["normalization"])
+    normalization, use_bias = normalization_and_bias(
+        templates.normalization.get(options["normalization"]),
+        options["use_bias"],
+        options["folded"],
+        _site(output, options["data_format"]),
+    )
     activation = templates.activation.get(options["activation"])
-    use_bias = options["use_bias"]
-    bias = step.filters if (normalization is None if use_bias is None else use_bias) else 0
-    params = kernel + bias
+    params = kernel + (step.filters if use_bias else 0)
     return (
         _work(kernel, output)
         + Cost(params, params)

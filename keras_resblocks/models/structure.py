@@ -12,7 +12,10 @@ from keras_resblocks.models.specs import BLOCKS, BlockCall
 _PLAN_ARGUMENTS = tuple(inspect.signature(plan_block).parameters)[2:]
 
 # What the units of a block follow beside its plan.
-_UNIT_OPTIONS = ("activation", "normalization", "attention", "padding", "use_bias", "data_format")
+_UNIT_OPTIONS = (
+    *("activation", "normalization", "attention"),
+    *("padding", "use_bias", "folded", "data_format"),
+)
 
 
 def options_of(call, options):

@@ -1,0 +1,302 @@
+"""Batch normalization, made part of the convolution before it."""
+
+import collections
+import warnings
+
+import keras
+import numpy as np
+
+from keras_resblocks.layers import ConvUnit
+from keras_resblocks.layers.composite import Composite
+from keras_resblocks.layers.units import ConvComposite
+
+
+def fold_batch_norm(model):
+    """The same network without the batch normalizations that follow a convolution.
+
+    `kernel' = kernel * s`, `bias' = beta + (bias - moving_mean) * s`, where
+    `s = gamma / sqrt(moving_variance + epsilon)`
+
+    Outputs are those of `model` in inference, equal but for rounding. This is for inference: a
+    normalization that is part of a kernel no longer follows the statistics of a batch.
+
+    Folded are the blocks, stems and units of this package wherever they stand in the model, and
+    pairs of Keras's own layers: a convolution (depthwise, transposed and separable ones too) or
+    a dense layer, linear, whose output goes nowhere but to a `BatchNormalization` of its
+    channels. Nested models are folded as well.
+
+    Args:
+        model: a functional or `Sequential` model; it is left as it is.
+
+    Returns:
+        A functional `keras.Model` of new layers with the same names, not compiled. It can be
+        saved, and has weights of its own.
+
+    Raises:
+        ValueError: if `model` is not a graph of layers.
+
+    Warns:
+        UserWarning: if batch normalizations are left; it names them. Those are the ones without
+            a convolution just before them, as in pre-activation blocks, subclasses of
+            `BatchNormalization`, and those in layers that are called with `training=True`.
+
+    Example:
+
+    >>> fast = fold_batch_norm(create_model("resnet50", weights="timm/resnet50.a1_in1k"))
+    >>> fast.save("resnet50_folded.keras")
+
+    Reference: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", section 3.2.
+    """
+    folded, left = fold(model)
+    if left:
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        warnings.warn(
+            f"{len(left)} batch normalizations are left, which follow no convolution directly: "
+            f"{', '.join(left[:8])}{more}",
+            stacklevel=2,
+        )
+    return folded
+
+
+def fold(model):
+    """The model of `fold_batch_norm`, and the paths of the batch normalizations left in it."""
+    if not is_graph(model):
+        raise ValueError(
+            "`model` must be a functional model, or a `Sequential` one that is built. "
+            f"Received: model={model!r}"
+        )
+    folding = _Folding()
+    folded = folding.clone(model)
+    folding.copy_weights()
+    paths = [weight.path.rpartition("/") for weight in folded.weights]
+    return folded, [path for path, _, name in paths if name == "moving_variance"]
+
+
+def is_graph(layer):
+    """Whether this is a functional model, or a `Sequential` one that is built."""
+    return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
+
+
+class _Folding:
+    """Clones of layers, whose weights are copied once everything is built."""
+
+    def __init__(self):
+        self._clones = {}  # what was shared is shared again
+        self._copied = []  # pairs of a layer and its clone
+        self._folded = []  # triples of a convolution, the normalization after it, and the clone
+
+    def clone(self, layer):
+        if layer not in self._clones:
+            self._clones[layer] = self._clone(layer)
+        return self._clones[layer]
+
+    def copy_weights(self):
+        for layer, clone in self._copied:
+            _copy(layer, clone)
+        for conv, norm, clone in self._folded:
+            _fold(conv, norm, clone)
+
+    def _clone(self, layer):
+        if is_graph(layer):
+            return self._clone_graph(layer)
+        if isinstance(layer, keras.layers.TimeDistributed):
+            config = layer.get_config()
+            del config["layer"]
+            return type(layer)(self.clone(layer.layer), **config)
+        return self._clone_layer(layer, folds=True)
+
+    def _clone_layer(self, layer, folds):
+        changes = {"folded": True} if folds and isinstance(layer, ConvComposite) else {}
+        clone = type(layer).from_config({**layer.get_config(), **changes})
+        if isinstance(layer, keras.layers.Layer):  # and not a plain operation
+            self._copied.append((layer, clone))
+        return clone
+
+    def _clone_graph(self, model):
+        # Made anew of the same tensors, so that it is neither compiled nor `Sequential`.
+        is_list = isinstance(model, keras.Sequential)
+        graph = keras.Model(
+            model.inputs[0] if is_list else model.input,
+            model.outputs[0] if is_list else model.output,
+            name=model.name,
+        )
+        calls = _Calls(graph)
+        normalizations = dict(calls.foldable_pairs())
+        absorbed = {norm.name for norm in normalizations.values()}
+
+        def clone(layer):
+            if layer.name in absorbed:
+                return layer  # for its name: it is not called
+            if layer in normalizations:
+                config = {**layer.get_config(), "use_bias": True}
+                config.pop("lora_rank", None)  # LoRA's part of the kernel is in it
+                twin = type(layer).from_config(config)
+                self._folded.append((layer, normalizations[layer], twin))
+                return twin
+            if layer.name in calls.in_training:
+                return self._clone_layer(layer, folds=False)
+            return self.clone(layer)
+
+        def call(layer, *args, **kwargs):
+            return args[0] if layer.name in absorbed else layer(*args, **kwargs)
+
+        return keras.models.clone_model(graph, _new_inputs(graph), clone, call)
+
+
+def _new_inputs(model):
+    """Inputs like the model's; Keras would name them after the tensors and not the layers."""
+    names = {id(x.output): x.name for x in model.layers if isinstance(x, keras.layers.InputLayer)}
+    return keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=names[id(x)]), model.input
+    )
+
+
+class _Calls:
+    """Which layers of a graph are called on what."""
+
+    def __init__(self, graph):
+        config = graph.get_config()
+        self._layers = {layer.name: layer for layer in graph.layers}
+        self._nodes = {layer["name"]: layer["inbound_nodes"] for layer in config["layers"]}
+        self.in_training = {
+            name
+            for name, nodes in self._nodes.items()
+            if any(node["kwargs"].get("training") for node in nodes)
+        }
+        self._uses = collections.Counter(
+            name for nodes in self._nodes.values() for name, _ in _tensors(nodes)
+        )
+        # What is an output of the model is asked for there as well.
+        self._uses.update(_output_names(config["output_layers"]))
+
+    def foldable_pairs(self):
+        """Pairs of a convolution and the normalization that is all that it leads to."""
+        for norm in self._layers.values():
+            nodes = self._nodes[norm.name]
+            if type(norm) is keras.layers.BatchNormalization and len(nodes) == 1:
+                name, shape = next(_tensors(nodes))
+                conv = self._layers.get(name)
+                is_alone = self._uses[name] == 1 and _is_called_once(conv)
+                if is_alone and norm.name not in self.in_training and _is_pair(conv, norm, shape):
+                    yield conv, norm
+
+
+def _tensors(config):
+    """Pairs of the name of a layer and a shape, for the tensors in the config of a call."""
+    if isinstance(config, dict) and config.get("class_name") == "__keras_tensor__":
+        config = config["config"]
+        yield config["keras_history"][0], config["shape"]
+    elif isinstance(config, (dict, list, tuple)):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from _tensors(value)
+
+
+def _output_names(config):
+    """The names of the layers in a structure of `[name, node, tensor]`."""
+    if isinstance(config, (list, tuple)) and config and isinstance(config[0], str):
+        yield config[0]
+    elif isinstance(config, (dict, list, tuple)):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from _output_names(value)
+
+
+def _is_called_once(layer):
+    try:
+        return layer is not None and layer.output is not None
+    except (AttributeError, ValueError):  # more than one output: it is used in two places
+        return False
+
+
+def _is_pair(conv, norm, shape):
+    """Whether a normalization of a tensor of that shape can be part of what computes it."""
+    if type(conv) not in _KERNELS or conv.activation is not keras.activations.linear:
+        return False
+    channels_first = getattr(conv, "data_format", None) == "channels_first"
+    if channels_first and shape[1] == shape[-1] and keras.backend.backend() == "tensorflow":
+        return False  # where Keras 3.15 would add a bias along the wrong axis
+    axis = 1 if channels_first else -1
+    return (
+        (norm.axis - axis) % len(shape) == 0
+        and norm.compute_dtype == conv.compute_dtype
+        and conv.dtype_policy.quantization_mode is None
+    )
+
+
+def _last_axis(gain, shape):
+    return gain
+
+
+def _last_two_axes(gain, shape):
+    return gain.reshape(shape[-2:])
+
+
+def _last_axis_but_one(gain, shape):
+    return gain[:, None]
+
+
+# What can be folded into, by no means a subclass: the kernel that makes the outputs, and how
+# one gain for each output meets it.
+_KERNELS = {
+    keras.layers.Dense: ("kernel", _last_axis),
+    keras.layers.Conv1D: ("kernel", _last_axis),
+    keras.layers.Conv2D: ("kernel", _last_axis),
+    keras.layers.Conv3D: ("kernel", _last_axis),
+    keras.layers.SeparableConv1D: ("pointwise_kernel", _last_axis),
+    keras.layers.SeparableConv2D: ("pointwise_kernel", _last_axis),
+    keras.layers.DepthwiseConv1D: ("kernel", _last_two_axes),
+    keras.layers.DepthwiseConv2D: ("kernel", _last_two_axes),
+    keras.layers.Conv1DTranspose: ("kernel", _last_axis_but_one),
+    keras.layers.Conv2DTranspose: ("kernel", _last_axis_but_one),
+    keras.layers.Conv3DTranspose: ("kernel", _last_axis_but_one),
+}
+
+
+def _copy(layer, clone):
+    """Copies the weights; where a unit of the clone has no normalization, folded."""
+    copied = []
+    for unit, twin in zip(_units(layer), _units(clone)):
+        norm = getattr(unit, "norm", None)
+        if norm is not None and getattr(twin, "norm", None) is None:
+            _fold(unit.conv, norm, twin.conv)
+            copied += [*unit.conv.weights, *norm.weights, *twin.conv.weights]
+        elif unit.conv.lora_enabled:  # it is part of the kernel, as it is when saved
+            _fold(unit.conv, None, twin.conv)
+            copied += [*unit.conv.weights, *twin.conv.weights]
+    copied = set(map(id, copied))
+
+    def others(weights):
+        return [weight for weight in weights if id(weight) not in copied]
+
+    for weight, twin in zip(others(layer.weights), others(clone.weights), strict=True):
+        twin.assign(keras.ops.convert_to_numpy(weight))  # JAX would share a tensor
+
+
+def _units(layer):
+    if isinstance(layer, ConvUnit):
+        yield layer
+    elif isinstance(layer, Composite):
+        for sublayer in layer.sublayers():
+            yield from _units(sublayer)
+
+
+def _fold(conv, norm, clone):
+    """Gives `clone` the weights of a convolution and of the normalization after it, or None."""
+    kernel_name, fitted = _KERNELS.get(type(conv), ("kernel", _last_axis))
+    kernel = _array(getattr(conv, kernel_name))
+    bias = 0.0 if conv.bias is None else _array(conv.bias)
+    if norm is not None:
+        gain = 1.0 / np.sqrt(_array(norm.moving_variance) + norm.epsilon)
+        gain = gain * _array(norm.gamma) if norm.scale else gain
+        bias = (bias - _array(norm.moving_mean)) * gain
+        bias = bias + _array(norm.beta) if norm.center else bias
+        kernel = kernel * fitted(gain, kernel.shape)
+    getattr(clone, kernel_name).assign(kernel)
+    if clone.bias is not None:
+        clone.bias.assign(bias)
+    if kernel_name == "pointwise_kernel":
+        clone.depthwise_kernel.assign(_array(conv.depthwise_kernel))
+
+
+def _array(weight):
+    return keras.ops.convert_to_numpy(weight).astype("float64")  # so that it is rounded once
