@@ -14,7 +14,8 @@ import weakref
 
 import keras
 
-# Keras finds a layer's losses by `id`, and so must not meet the `id` of a dead one again.
+# Keras tells by `id` whose a loss is. So those that come from inside live as long as the scope
+# around, lest another one has the `id` of a dead one; and what is added outside is a copy.
 _inner_losses = weakref.WeakKeyDictionary()
 
 
@@ -59,7 +60,7 @@ def _call_and_update(owner, body, inputs, training, mask):
     for i, value in updates.items():
         state[i].assign(keras.ops.stop_gradient(value))
     for loss in losses:
-        owner.add_loss(loss)
+        owner.add_loss(keras.ops.copy(loss))
     return outputs
 
 
@@ -73,9 +74,13 @@ class _InContext(keras.layers.Layer):
     def __init__(self, function, owner):
         super().__init__(name=owner.name, dtype=owner.dtype_policy)
         self.function = function
+        self.supports_masking = True
 
     def call(self, inputs, training=None, mask=None):
         return self.function(inputs, training, mask)
+
+    def compute_mask(self, inputs, mask):
+        return None  # whether the output has one is for the owner to say
 
 
 class _Attach(keras.layers.Layer):
