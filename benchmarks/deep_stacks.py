@@ -2,43 +2,46 @@
 
     python benchmarks/deep_stacks.py --backends tensorflow jax torch
 
-Prints a table in Markdown: process times in seconds, each network and backend in a process of its
-own. **build** makes the model, after another one was built; **flat** builds the same network of
-Keras's own layers with the functional API, for comparison. **trace** turns a training step into a
-graph, **compile** makes that a program (TensorFlow: what the first step takes longer than the
-second); on PyTorch, which does neither, the first step stands alone. **step** is one training step.
+Prints a table in Markdown: process times, each network, backend and contender in a process of its
+own. **blocks** is `create_model`, **flat** the same network of Keras's own layers with the
+functional API. **build** makes the model, after another one was built. **trace** turns a training
+step into a graph, and **compile** that into a program (TensorFlow and PyTorch, which compiles
+nothing: what the first step takes longer than the second). **step** is one training step.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
 
-COLUMNS = ("network", "backend", "build", "flat", "trace", "compile", "step")
+COLUMNS = ("network", "backend", "layers", "build", "trace", "compile", "step")
 BATCH = 2
 
 
-def resnet110():
-    """He et al. 2016a, section 4.2."""
-    return "resnet110_cifar"
+NETWORKS = {  # blocks in a stage, and whether they are bottlenecks
+    "ResNet-110": ((110 - 2) // 6, False),  # He et al. 2016a, section 4.2
+    "ResNet-1001": ((1001 - 2) // 9, True),  # He et al. 2016b, table 1
+}
 
 
-def resnet1001():
-    """He et al. 2016b, table 1: 9n + 2 layers."""
+def blocks(depth, bottleneck):
+    """The network of our blocks."""
+    from keras_resblocks import create_model
     from keras_resblocks.models.published import get_spec
 
-    return dataclasses.replace(get_spec("preact_resnet164_cifar"), depths=((1001 - 2) // 9,) * 3)
-
-
-NETWORKS = {"ResNet-110": resnet110, "ResNet-1001": resnet1001}
+    base = "preact_resnet164_cifar" if bottleneck else "resnet110_cifar"
+    return create_model(dataclasses.replace(get_spec(base), depths=(depth,) * 3))
 
 
 def flat(depth, bottleneck):
-    """The same network in Keras's own layers (shortcuts aside, which are projections here)."""
+    """The same network in Keras's own layers (but that its shortcuts are projections)."""
     import keras
+
+    sys.setrecursionlimit(100_000)  # Keras descends once for each layer
 
     def conv(x, filters, size, strides=1):
         return keras.layers.Conv2D(
@@ -80,6 +83,9 @@ def flat(depth, bottleneck):
     return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
 
 
+CONTENDERS = {"blocks": blocks, "flat": flat}
+
+
 def timed(function, *arguments):
     """What a function returns, and the process time it takes."""
     start = time.process_time()
@@ -87,23 +93,18 @@ def timed(function, *arguments):
     return result, time.process_time() - start
 
 
-def measure(network):
+def measure(network, contender):
     """A dict of times, on this process's backend."""
     import keras
     import numpy as np
 
-    from keras_resblocks import create_model
-
-    create_model("resnet20_cifar")  # what only the first model of a process takes
-    flat(1, True)
-    spec = NETWORKS[network]()
-    model, build = timed(create_model, spec)
-    _, build_flat = timed(flat, 18, False) if spec == resnet110() else timed(flat, 111, True)
+    make = CONTENDERS[contender]
+    make(1, True)  # what only the first model of a process takes
+    model, build = timed(make, *NETWORKS[network])
     images = np.random.default_rng(0).normal(size=(BATCH, 32, 32, 3)).astype("float32")
-    labels = np.arange(BATCH)
     first_step = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
-    times = first_step[keras.backend.backend()](model, images, labels)
-    return {"build": build, "flat": build_flat, **times}
+    times = first_step[keras.backend.backend()](model, images, np.arange(BATCH))
+    return {"build": build, **times}
 
 
 def _tensorflow(model, images, labels):
@@ -166,25 +167,26 @@ def main(arguments=None):
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     parser.add_argument("--backends", nargs="+", default=[backend])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.measure:
-        print(json.dumps(measure(*args.networks)))
+        print(json.dumps(measure(*args.networks, *args.contenders)))
         return
-    rows = [COLUMNS, ("---",) * len(COLUMNS)]
-    for network in args.networks:
-        for backend in args.backends:
-            process = subprocess.run(
-                [sys.executable, __file__, "--networks", network, "--measure"],
-                env={**os.environ, "KERAS_BACKEND": backend},
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            found = json.loads(process.stdout.splitlines()[-1])
-            times = (f"{found[name]:.1f} s" if name in found else "-" for name in COLUMNS[2:])
-            rows.append((network, backend, *times))
-    print("\n".join(f"| {' | '.join(cells)} |" for cells in rows))
+    print("\n".join(f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS))))
+    for case in itertools.product(args.networks, args.backends, args.contenders):
+        network, backend, contender = case
+        options = ("--networks", network, "--contenders", contender, "--measure")
+        process = subprocess.run(
+            [sys.executable, __file__, *options],
+            env={**os.environ, "KERAS_BACKEND": backend},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        found = json.loads(process.stdout.splitlines()[-1])
+        times = (f"{found[name]:.1f} s" if name in found else "-" for name in COLUMNS[3:])
+        print(f"| {' | '.join((*case, *times))} |", flush=True)
 
 
 if __name__ == "__main__":
