@@ -8,6 +8,7 @@ import keras
 from keras_resblocks import validation
 from keras_resblocks.layers import attention as attentions
 from keras_resblocks.layers import shortcuts, steps, templates
+from keras_resblocks.layers.rematerialization import rematerialized
 from keras_resblocks.layers.stochastic_depth import StochasticDepth
 from keras_resblocks.layers.units import ConvComposite, branch_output
 from keras_resblocks.layers.wiring import Chain, Scale
@@ -106,6 +107,8 @@ class Block(ConvComposite):
             post-activation block with a shortcut, else nothing; or as `activation`.
         zero_init_residual: whether the branch starts as zero, so that the block starts as its
             shortcut: by a zero gamma, or a zero kernel where no normalization ends the branch.
+        remat: whether training computes the block again in the backward pass, rather than to
+            keep what lies between its layers: less memory for more time, the same results.
         **options: as of `ConvComposite`.
     """
 
@@ -124,6 +127,7 @@ class Block(ConvComposite):
         atrous=False,
         exit_activation=templates.INHERIT,
         zero_init_residual=False,
+        remat=False,
         **options,
     ):
         super().__init__(**options)
@@ -140,6 +144,7 @@ class Block(ConvComposite):
             validation.strides_or_dilation(self.strides, self.dilation_rate)
         self.exit_activation = exit_activations.get(exit_activation)
         self.zero_init_residual = validation.boolean("zero_init_residual", zero_init_residual)
+        self.remat = validation.boolean("remat", remat)
         if self.shortcut_policy is None and (self.zero_init_residual or self.drop_path_rate):
             raise ValueError(
                 "`zero_init_residual` and `drop_path_rate` need a shortcut to fall back on. "
@@ -192,6 +197,7 @@ class Block(ConvComposite):
 
         self.bypass_source = _the_activated if self.bypass.has_weights() else _the_inputs
         self.merge = _the_residual if plan.shortcut is None else operator.add
+        self.body = rematerialized(self, self._body) if self.remat else self._body
 
     def _build_chains(self, input_shape, output_shape):
         self.entry.build(input_shape)
@@ -212,6 +218,9 @@ class Block(ConvComposite):
         )
 
     def call(self, inputs):
+        return self.body(inputs)
+
+    def _body(self, inputs):
         activated = self.entry(inputs)
         residual = self.residual(activated)
         shortcut = self.bypass(self.bypass_source(inputs, activated))
@@ -237,6 +246,7 @@ class Block(ConvComposite):
             "atrous": self.atrous,
             "exit_activation": templates.serialize(self.exit_activation),
             "zero_init_residual": self.zero_init_residual,
+            "remat": self.remat,
         }
 
 
@@ -279,6 +289,8 @@ class ResidualBlock(Block):
         use_bias: whether the convolutions have a bias. None: where no normalization follows.
         zero_init_residual: whether the branch starts as zero: then a ReLU block starts as
             `relu(shortcut)`, and a pre-activation block as its shortcut.
+        remat: whether training computes the block again in the backward pass, rather than to
+            keep what lies between its layers: less memory for more time, the same results.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             kernel_constraint, bias_constraint: of every convolution, the shortcut's too.
         folded: whether batch normalizations that follow a convolution are part of it, as
