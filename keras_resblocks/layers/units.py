@@ -7,7 +7,7 @@ import keras
 from keras_resblocks import validation
 from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.composite import Composite, KernelComposite
-from keras_resblocks.layers.wiring import Chain, Concatenation
+from keras_resblocks.layers.wiring import Chain, Concatenation, backend_kernels
 
 
 class ConvComposite(KernelComposite):
@@ -21,6 +21,9 @@ class ConvComposite(KernelComposite):
         use_bias: whether the convolutions have a bias. None: where no normalization follows.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             kernel_constraint, bias_constraint: of every convolution.
+        fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
+            backend's own fused operations, to the same results but for rounding: faster on
+            PyTorch; TensorFlow and JAX do so by themselves. False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
     """
 
@@ -37,6 +40,7 @@ class ConvComposite(KernelComposite):
         bias_initializer="zeros",
         bias_regularizer=None,
         bias_constraint=None,
+        fused=True,
         **options,
     ):
         super().__init__(kernel_initializer=kernel_initializer, **options)
@@ -47,6 +51,7 @@ class ConvComposite(KernelComposite):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.fused = validation.boolean("fused", fused)
 
     def unit_options(self):
         """The options for a unit, or for a layer that this one is made of."""
@@ -59,6 +64,7 @@ class ConvComposite(KernelComposite):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "bias_regularizer": self.bias_regularizer,
             "bias_constraint": self.bias_constraint,
+            "fused": self.fused,
             "data_format": self.data_format,
             "dtype": self.dtype_policy.name,
         }
@@ -99,6 +105,7 @@ class ConvComposite(KernelComposite):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+            "fused": self.fused,
         }
 
 
@@ -117,6 +124,7 @@ def make_layer(step, name, options):
             step.strides,
             padding=padding,
             pad_value=step.pad_value,
+            fused=options["fused"],
             name=name,
             **placed,
         )
@@ -197,7 +205,8 @@ class ConvUnit(ConvComposite):
                     **({"gamma_initializer": "zeros"} if zero_gamma else {}),
                 ),
                 self.add_copy(activation, "act", site),
-            ]
+            ],
+            fused=self.fused,
         )
         self.chain.build(input_shape)
 
@@ -229,7 +238,7 @@ class ConvUnit(ConvComposite):
 
     def _add_convolution(self, rank, zero_kernel):
         options = self.unit_options()
-        for name in ("activation", "normalization", "padding", "use_bias"):
+        for name in ("activation", "normalization", "padding", "use_bias", "fused"):
             del options[name]
         if zero_kernel:
             options.update(kernel_initializer="zeros", bias_initializer="zeros")
@@ -250,8 +259,8 @@ class ConvUnit(ConvComposite):
             )
         )
 
-    def call(self, inputs):
-        return self.chain(inputs)
+    def call(self, inputs, training=None):
+        return self.chain(inputs, training)
 
     def compute_output_shape(self, input_shape):
         spatial = window_output(
@@ -291,6 +300,7 @@ class Pooling(Composite):
             in one (PyTorch's `ceil_mode`).
         pad_value: a number to take the padding into account with, as keras.applications'
             ResNetV2 pads a maximum with zeros; only for `padding="symmetric"`.
+        fused: whether to pool by the backend's own operation, as in `ResidualBlock`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)`, or channels first.
@@ -301,7 +311,15 @@ class Pooling(Composite):
     paddings = ("symmetric", "same", "valid", "ceil")
 
     def __init__(
-        self, kind, pool_size=3, strides=1, *, padding="symmetric", pad_value=None, **options
+        self,
+        kind,
+        pool_size=3,
+        strides=1,
+        *,
+        padding="symmetric",
+        pad_value=None,
+        fused=True,
+        **options,
     ):
         super().__init__(**options)
         self.kind = validation.one_of("kind", kind, ("max", "avg"))
@@ -314,12 +332,26 @@ class Pooling(Composite):
                 f"Received: pad_value={pad_value!r}, padding={padding!r}"
             )
         self.pad_value = pad_value
+        self.fused = validation.boolean("fused", fused)
 
     def compose(self, input_shape):
         rank = len(input_shape) - 2
         pool_size = validation.per_axis("pool_size", self.pool_size, rank)
         strides = validation.per_axis("strides", self.strides, rank)
         self.compute_output_shape(input_shape)  # raises where the window does not fit
+        self.pool = self._fused_pool(pool_size, strides) or self._pool(pool_size, strides)
+
+    def _fused_pool(self, pool_size, strides):
+        kernels = backend_kernels(self.fused)
+        amounts = {
+            "symmetric": tuple(map(symmetric_padding, pool_size)),
+            "valid": ((0, 0),) * len(pool_size),
+        }.get(self.padding)
+        if kernels is None or amounts is None or self.pad_value is not None:
+            return None
+        return kernels.pooling(self.kind, pool_size, strides, amounts, self.data_format)
+
+    def _pool(self, pool_size, strides):
         pool = functools.partial(
             keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
             pool_size=pool_size,
@@ -338,9 +370,9 @@ class Pooling(Composite):
                 pool, widths, neutral if self.pad_value is None else self.pad_value
             )
             if self.kind == "avg" and self.pad_value is None:
-                one_map = self.full_shape(slice(1), (slice(None),) * rank, slice(1))
+                one_map = self.full_shape(slice(1), (slice(None),) * len(pool_size), slice(1))
                 pool = _average_of_inside(pool, one_map)
-        self.pool = pool
+        return pool
 
     def call(self, inputs):
         return self.pool(inputs)
@@ -359,6 +391,7 @@ class Pooling(Composite):
             "strides": self.strides,
             "padding": self.padding,
             "pad_value": self.pad_value,
+            "fused": self.fused,
         }
 
 
