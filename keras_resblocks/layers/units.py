@@ -77,7 +77,8 @@ class ConvComposite(KernelComposite):
         names = list(steps.names(branch, prefix))
         if last and names:
             names[-1] = last
-        return Chain([self._add_step(step, site, name) for step, name in zip(branch, names)])
+        parts = [self._add_step(step, site, name) for step, name in zip(branch, names)]
+        return Chain(parts, fused=self.fused)
 
     def _add_step(self, step, site, name):
         if isinstance(step, steps.Split):
@@ -261,6 +262,14 @@ class ConvUnit(ConvComposite):
 
     def call(self, inputs, training=None):
         return self.chain(inputs, training)
+
+    def inlined(self):
+        """The chain to be computed in place of a call of this layer; None if there is more to it.
+
+        Of a small layer, the call itself takes as long as what it computes.
+        """
+        is_a_chain = type(self) is ConvUnit and self.activity_regularizer is None
+        return self.chain if is_a_chain else None
 
     def compute_output_shape(self, input_shape):
         spatial = window_output(

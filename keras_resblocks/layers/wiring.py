@@ -31,7 +31,7 @@ class Chain:
             shape = _build(layer, shape)
         kernels = backend_kernels(self.fused)
         self.calls = (
-            kernels.fuse(self.layers, _stock, self.owns_input)
+            kernels.fuse(self.layers, _inlined, self.owns_input)
             if kernels
             else list(map(_stock, self.layers))
         )
@@ -91,6 +91,11 @@ def _stock(part):
     if isinstance(part, keras.layers.Layer):
         return lambda inputs, training: part(inputs)  # Keras hands `training` on by itself
     return part
+
+
+def _inlined(part):
+    """As `_stock`, but a layer that is a chain and nothing else is that chain."""
+    return getattr(part, "inlined", lambda: None)() or _stock(part)
 
 
 def backend_kernels(fused):
