@@ -195,8 +195,8 @@ def _convolution(conv, padding):
     def call(x, training):
         kernel = keras.ops.convert_to_tensor(conv.kernel).to(x.dtype)
         bias = conv.bias.value.to(x.dtype) if conv.use_bias else None
-        if _is_traced():
-            return convolve(pad(x), _outputs_first(kernel), bias)
+        if _wants_contiguous(kernel):
+            return convolve(pad(x), _outputs_first(kernel).contiguous(), bias)
         if is_pointwise and kernel.is_cpu:
             # A transposed convolution takes this kernel as it lies, (..., inputs, outputs).
             return functional.conv_transpose2d(x[steps], kernel.permute(2, 3, 0, 1), bias)
@@ -219,9 +219,11 @@ def _amounts(conv, padding):
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
-def _is_traced():
-    # By the compiler or by an export, which is to see a convolution as such.
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+def _wants_contiguous(kernel):
+    # The compiler and the exports are to see a convolution as such. On a CPU, PyTorch falls back
+    # for float16 on a convolution that takes nothing else.
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return is_traced or (kernel.dtype == torch.float16 and kernel.is_cpu)
 
 
 def _outputs_first(kernel):

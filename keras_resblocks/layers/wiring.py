@@ -4,6 +4,8 @@ Plain callables rather than layers: they add no level to the weights' paths, sin
 the layers under their owner's attributes.
 """
 
+import inspect
+
 import keras
 
 
@@ -88,9 +90,11 @@ def _build(part, shape):
 
 def _stock(part):
     """A part of a chain as a function of `(inputs, training)`."""
-    if isinstance(part, keras.layers.Layer):
-        return lambda inputs, training: part(inputs)  # Keras hands `training` on by itself
-    return part
+    if not isinstance(part, keras.layers.Layer):
+        return part
+    if "training" in inspect.signature(part.call).parameters:
+        return lambda inputs, training: part(inputs, training=training)
+    return lambda inputs, training: part(inputs)
 
 
 def _inlined(part):
