@@ -87,7 +87,7 @@ def _leading_unit(layers, owns_input):
     Only of Keras's own classes: a subclass may compute anything.
     """
     rest, unit = list(layers), []
-    if type(rest[0]) in _PADDINGS and len(rest) > 1 and _is_convolution(rest[1]):
+    if len(rest) > 1 and _is_padding_of(*rest[:2]):
         unit.append(rest.pop(0))
     if _is_convolution(rest[0]):
         unit.append(rest.pop(0))
@@ -105,6 +105,14 @@ def _is_convolution(layer):
         and layer.activity_regularizer is None
         # What strided "same" padding adds depends on the size of the input.
         and (layer.padding == "valid" or (layer.padding == "same" and max(layer.strides) == 1))
+    )
+
+
+def _is_padding_of(layer, conv):
+    return (
+        type(layer) in _PADDINGS
+        and _is_convolution(conv)
+        and (layer.data_format, "valid") == (conv.data_format, conv.padding)
     )
 
 

@@ -1,4 +1,4 @@
-"""On PyTorch, `fused=True` computes what the Keras layers compute: results, gradients, statistics."""
+"""On PyTorch, `fused=True` computes what the Keras layers do: results, gradients, statistics."""
 
 import keras
 import numpy as np
@@ -149,7 +149,7 @@ def test_stock_layers_are_not_called(only_fused, rank, data_format, preactivatio
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("kind", ["residual", "bottleneck"])
 def test_half_precision(kind, dtype):
     block = built(make_block(kind, 4, 2, dtype=dtype), IMAGES)
     stock = built(make_block(kind, 4, 2, dtype=dtype, fused=False), IMAGES)
@@ -399,8 +399,8 @@ def test_poolings_are_pytorchs_own(monkeypatch):
 
 
 def test_network_equals_stock():
-    options = {"input_shape": (32, 32, 3), "classes": 5, "activation": "relu"}
-    for name in ("resnet20_cifar", "resnet18"):
+    options = {"input_shape": (32, 32, 3), "classes": 5}
+    for name in ("resnet20_cifar", "resnet50"):
         model = kr.create_model(name, **options)
         stock = kr.create_model(name, **options, fused=False)
         stock.set_weights(model.get_weights())
