@@ -65,10 +65,10 @@ class Composite(keras.layers.Layer):
                 f"'{self.name}' must be defined (data_format={self.data_format!r}). "
                 f"Received: input_shape={input_shape}"
             )
+        self.compose(input_shape)
         self.input_spec = keras.layers.InputSpec(
             ndim=len(input_shape), axes={self.channel_axis: self.channels(input_shape)}
         )
-        self.compose(input_shape)
         if not self.trainable:
             for name in self._sublayer_names:
                 _freeze(getattr(self, name))
