@@ -20,11 +20,11 @@ _inner_losses = weakref.WeakKeyDictionary()
 
 
 def rematerialized(owner, body):
-    """`body`, a function of one tensor made of the sublayers of `owner`, rematerialized.
+    """`body`, a function of `(inputs, training)` made of the sublayers of `owner`, rematerialized.
 
     At inference, `body` is called as it is.
     """
-    again = _InContext(lambda inputs, training, mask: body(inputs), owner)
+    again = _InContext(lambda inputs, training, mask: body(inputs, training), owner)
     attach = _Attach()
 
     def recomputed(inputs, training, mask):
@@ -32,7 +32,7 @@ def rematerialized(owner, body):
 
     def call(inputs, training, mask):
         if not training:
-            return body(inputs)
+            return body(inputs, training)
         return _call_and_update(owner, recomputed, inputs, training, mask)
 
     # Not a layer: Keras would track it, and with it change the paths of the weights.

@@ -181,7 +181,8 @@ class Block(ConvComposite):
                 self.add_copy(self.activation, "entry_act", before),
             ]
             if plan.entry
-            else []
+            else [],
+            fused=self.fused,
         )
         self.residual = Chain(
             [
@@ -192,11 +193,14 @@ class Block(ConvComposite):
             ]
         )
         self.bypass = self.add_steps(plan.shortcut or (), before, "shortcut_", last="shortcut")
-        self.exit = Chain([self.add_copy(plan.exit, "exit_act", after)])
+        is_sum = plan.shortcut is not None
+        self.exit = Chain(
+            [self.add_copy(plan.exit, "exit_act", after)], fused=self.fused, owns_input=is_sum
+        )
         self._build_chains(input_shape, output_shape)
 
         self.bypass_source = _the_activated if self.bypass.has_weights() else _the_inputs
-        self.merge = _the_residual if plan.shortcut is None else operator.add
+        self.merge = operator.add if is_sum else _the_residual
         self.body = rematerialized(self, self._body) if self.remat else self._body
 
     def _build_chains(self, input_shape, output_shape):
@@ -217,14 +221,14 @@ class Block(ConvComposite):
             StochasticDepth(self.drop_path_rate, dtype=self.dtype_policy.name, name="drop_path")
         )
 
-    def call(self, inputs):
-        return self.body(inputs)
+    def call(self, inputs, training=None):
+        return self.body(inputs, training=training)
 
-    def _body(self, inputs):
-        activated = self.entry(inputs)
-        residual = self.residual(activated)
-        shortcut = self.bypass(self.bypass_source(inputs, activated))
-        return self.exit(self.merge(residual, shortcut))
+    def _body(self, inputs, training):
+        activated = self.entry(inputs, training)
+        residual = self.residual(activated, training)
+        shortcut = self.bypass(self.bypass_source(inputs, activated), training)
+        return self.exit(self.merge(residual, shortcut), training)
 
     def compute_output_shape(self, input_shape):
         channels = self.channels(input_shape)
@@ -295,6 +299,9 @@ class ResidualBlock(Block):
             kernel_constraint, bias_constraint: of every convolution, the shortcut's too.
         folded: whether batch normalizations that follow a convolution are part of it, as
             `fold_batch_norm` makes them.
+        fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
+            backend's own fused operations, to the same results but for rounding: faster on
+            PyTorch; TensorFlow and JAX do so by themselves. False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
