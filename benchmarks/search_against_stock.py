@@ -22,13 +22,17 @@ import argparse
 import os
 import pathlib
 import platform
-import re
 import statistics
+import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
-from multiprocessing import get_context
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))  # for a run by path, as above
+
+from benchmarks import device, processes
+from benchmarks.processes import in_turns
+from benchmarks.tables import slug, spread, table
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -49,23 +53,13 @@ SETTINGS = {"all": "all training images", "few": "200 training images, shifted b
 
 def alone(backend, function, *args):
     """What a function of `search_contenders` returns in a process of its own, on a backend."""
-    os.environ["KERAS_BACKEND"] = backend  # which the process inherits
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_call, function, *args).result()
+    return processes.alone(backend, _call, function, *args)
 
 
 def _call(function, *args):
     import search_contenders  # and Keras, whose backend is chosen by then
 
     return getattr(search_contenders, function)(*args)
-
-
-def in_turns(contenders, rounds):
-    """The contenders of each round, as (round, contender); who begins changes."""
-    for i in range(rounds):
-        shift = i % len(contenders)
-        for contender in (*contenders[shift:], *contenders[:shift]):
-            yield i, contender
 
 
 def best(setting, args):
@@ -140,17 +134,6 @@ def overhead(backend, args):
     ]
 
 
-def spread(values, form=".4f"):
-    """The mean, the least and the most."""
-    return [format(f(values), form) for f in (statistics.mean, min, max)]
-
-
-def table(columns, rows):
-    """A table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main(arguments=None):
     """Runs both parts, and writes their tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -167,13 +150,13 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     parts = args.parts or ("best", "overhead")
 
-    device = alone(args.backends[0], "device")
+    computer = processes.alone(args.backends[0], device.name, args.backends[0])
     packages = ("keras", "keras-tuner", *args.backends)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     began = time.monotonic()
     report = [
         "# Search: keras_resblocks against KerasTuner",
-        f"{device}; Python {platform.python_version()}, {versions}.",
+        f"{computer}; Python {platform.python_version()}, {versions}.",
     ]
     if "best" in parts:
         for setting in SETTINGS:
@@ -185,8 +168,7 @@ def main(arguments=None):
     text = "\n\n".join(report) + "\n"
     print(f"\n{text}")
     args.out.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", device.lower())
-    path = args.out / f"search_{slug}.md"
+    path = args.out / f"search_{slug(computer)}.md"
     path.write_text(text, encoding="utf-8")
     return path
 

@@ -1,6 +1,5 @@
 """What `search_against_stock.py` runs, each in a process of its own."""
 
-import os
 import signal
 import statistics
 import time
@@ -224,29 +223,3 @@ class Steps(_Shared):
             min(first, statistics.median(others or [first])) + sum(others)
             for first, *others in self.trials
         )
-
-
-def device():
-    """What the backend computes on, in words."""
-    gpus = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
-    return gpus[keras.backend.backend()]() or f"CPU, {len(os.sched_getaffinity(0))} cores"
-
-
-def _tensorflow_gpu():
-    import tensorflow as tf
-
-    for gpu in tf.config.list_physical_devices("GPU"):
-        return tf.config.experimental.get_device_details(gpu)["device_name"]
-
-
-def _jax_gpu():
-    import jax
-
-    (first, *_) = jax.devices()
-    return first.device_kind if first.platform == "gpu" else None
-
-
-def _torch_gpu():
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -35,7 +35,7 @@ from keras_resblocks.training import (
     RandomShift,
     SmoothedSparseCategoricalCrossentropy,
 )
-from keras_resblocks.transforms import export_onnx, fold_batch_norm
+from keras_resblocks.transforms import export_onnx, fold_batch_norm, inference_function
 
 __version__ = "0.1.0"
 
@@ -62,6 +62,7 @@ __all__ = [
     "export_onnx",
     "features",
     "fold_batch_norm",
+    "inference_function",
     "list_models",
     "list_weights",
     "load_keras_weights",

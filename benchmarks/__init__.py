@@ -1,0 +1,1 @@
+"""Measurements of keras_resblocks beside its peers: `python -m benchmarks --help`."""

@@ -1,0 +1,213 @@
+"""Runs a workload: every contender in a process of its own, taking turns."""
+
+import dataclasses
+import gc
+import os
+import tempfile
+import time
+
+from benchmarks import contenders as all_contenders
+from benchmarks import device
+from benchmarks.processes import FailedError, Worker, in_turns
+
+PRODUCT = "matrix product"
+
+
+@dataclasses.dataclass
+class Result:
+    """What was measured of a contender on a workload.
+
+    Attributes:
+        once: seconds of what happens once, by its name, and megabytes of peak memory.
+        turns: seconds of a step, for each round.
+        error: why there is no more, if it failed.
+    """
+
+    contender: object
+    once: dict = dataclasses.field(default_factory=dict)
+    turns: list = dataclasses.field(default_factory=list)
+    operations: float = 0.0
+    error: str | None = None
+
+
+class Bench:
+    """What a worker process does.
+
+    Args:
+        name, group, backends: what `contenders.find` finds the contender by.
+        threads: the number of cores to run on; 0 for all.
+        clock: `"wall"`, or `"cpu"` for the processor time of all threads.
+    """
+
+    def __init__(self, name, group, backends, threads, clock):
+        self.cores = len(os.sched_getaffinity(0))
+        if threads:  # before anything is imported that counts them
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+        self.contender = all_contenders.find(name, group, backends)
+        self.contender.import_required()
+        self.clock = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
+        self.step = None
+
+    def device(self):
+        import keras
+
+        return device.name(keras.backend.backend(), self.cores)
+
+    def prepare(self, work):
+        """Builds the model and does the first steps; what they took."""
+        import keras
+
+        from benchmarks.contenders.keras_networks import set_precision
+
+        self.step = None
+        keras.utils.clear_session()
+        gc.collect()
+        set_precision(work.precision)
+        memory = device.PeakMemory(keras.backend.backend())
+        build, model = self._timed(self.contender.build, work)
+        if work.kind == "saving":
+            return self._save_and_load(model, work, build)
+        first, self.step = self._timed(self._first_step, model, work)
+        self.step()
+        once = {"build (s)": build, "first step (s)": first, "peak memory (MB)": memory.megabytes()}
+        return once, getattr(self.step, "operations", work.operations)
+
+    def turn(self, seconds):
+        """The seconds of a step, over steps that take that long."""
+        begin, steps = self.clock(), 0
+        end = time.perf_counter() + seconds
+        while not steps or time.perf_counter() < end:
+            self.step()
+            steps += 1
+        return (self.clock() - begin) / steps
+
+    def _timed(self, function, *args):
+        begin = self.clock()
+        result = function(*args)
+        return self.clock() - begin, result
+
+    def _first_step(self, model, work):
+        step = self.contender.step(model, work)
+        step()
+        return step
+
+    def _save_and_load(self, model, work, build):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "model")
+            save, _ = self._timed(self.contender.save, model, path)
+            load, _ = self._timed(self.contender.load, path, work)
+            size = sum(entry.stat().st_size for entry in os.scandir(folder))
+        once = {"build (s)": build, "save (s)": save, "load (s)": load, "file (MB)": size / 1e6}
+        return once, 0
+
+
+class Field:
+    """The contenders of a run and their processes.
+
+    Args:
+        settings: see `benchmarks.__main__`: `backends`, `threads`, `clock`, `rounds`, `seconds`,
+            `timeout`, `apart` and `contenders` (parts of names).
+        report: a function of a line of text.
+    """
+
+    def __init__(self, settings, report=print):
+        self.settings = settings
+        self.report = report
+        self.left_out = {}  # by the name: the packages missing
+        self.workers = {}
+        self.contenders = []
+        wanted = settings.contenders
+        for contender in all_contenders.every(settings.backends):
+            if wanted and not any(part in contender.name for part in wanted):
+                continue
+            if missing := contender.missing():
+                self.left_out[contender.name] = missing
+            else:
+                self.contenders.append(contender)
+
+    def device(self):
+        """The device that the first contender runs on."""
+        return self.worker(self.contenders[0])("device")
+
+    def run(self, work, group):
+        """The results of a group's contenders, ours first, the product of matrices last."""
+        results = [Result(c) for c in self.contenders if self._is_in(c, group) and c.takes(work)]
+        if all(result.contender.name == PRODUCT for result in results):
+            return []
+        self.close(but=[result.contender for result in results])
+        if self.settings.apart:
+            for result in results:
+                self._attempt(result, self._prepare, work)
+                self._race([result], work)
+                self.close()
+        else:
+            for result in results:
+                self._attempt(result, self._prepare, work)
+            self._race(results, work)
+        return results
+
+    def _is_in(self, contender, group):
+        """Whether it stands in that table; a product of matrices is in each."""
+        is_product = contender.name == PRODUCT and group == "onnxruntime"
+        return contender.group == (self.settings.backends[0] if is_product else group)
+
+    def _race(self, results, work):
+        racing = [result for result in results if not result.error and work.kind != "saving"]
+        for _, result in in_turns(racing, self.settings.rounds if racing else 0):
+            if not result.error:
+                self._attempt(result, self._turn)
+
+    def _attempt(self, result, function, *args):
+        try:
+            function(result, *args)
+        except FailedError as error:
+            result.error = str(error)
+            self.workers.pop(_key(result.contender)).close()
+            self.report(f"{result.contender.name}: {error}")
+
+    def _prepare(self, result, work):
+        result.once, result.operations = self.worker(result.contender)("prepare", work)
+        once = ", ".join(f"{name} {value:.3g}" for name, value in result.once.items())
+        self.report(f"  {result.contender.name}: {once}")
+
+    def _turn(self, result):
+        worker = self.worker(result.contender)
+        result.turns.append(worker("turn", self.settings.seconds))
+
+    def worker(self, contender):
+        key = _key(contender)
+        if key not in self.workers:
+            settings = self.settings
+            args = (*key, settings.backends, settings.threads, settings.clock)
+            environment = {**_ENVIRONMENT, **contender.environment}
+            if settings.threads:
+                environment.update(
+                    OMP_NUM_THREADS=str(settings.threads),
+                    TF_NUM_INTRAOP_THREADS=str(settings.threads),
+                    TF_NUM_INTEROP_THREADS="1",
+                )
+            self.workers[key] = Worker(Bench, *args, timeout=settings.timeout, **environment)
+        return self.workers[key]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self, but=()):
+        """Ends all processes but those of some contenders."""
+        for key in self.workers.keys() - set(map(_key, but)):
+            self.workers.pop(key).close()
+
+
+# Of all processes: little talk, and no GPU memory that is not needed.
+_ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+
+def _key(contender):
+    return contender.name, contender.group
