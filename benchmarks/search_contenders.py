@@ -10,7 +10,9 @@ import numpy as np
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
+from keras_resblocks import ResNetSpec, create_model
 from keras_resblocks import tuner as search
+from keras_resblocks.layers import Conv
 
 MAX_PARAMS = 100_000
 BATCH_SIZE = 32
@@ -74,17 +76,8 @@ MAKE = {"hyperresnet": hyperresnet, "stock": stock, "ours": ours}
 
 def overhead(contender, trials, epochs, folder):
     """The wall time of a search, and how much of it is in training steps."""
-    hypermodel = search.ResNetHyperModel(
-        (8, 8, 1),
-        10,
-        depths=(1, 2),
-        widths=(8, 16),
-        per_stage=(),
-        activations="relu",
-        regularizers=0.0,
-        learning_rates=1e-3,
-    )
-    tuner_class = {"stock": keras_tuner.GridSearch, "ours": search.GridSearch}[contender]
+    tuner_class = search.GridSearch if contender == "ours" else keras_tuner.GridSearch
+    hypermodel = build_function if contender == "plain" else hypermodel_of_8()
     tuner = tuner_class(hypermodel, "val_accuracy", max_trials=trials, directory=folder, seed=0)
     (x, y), validation, _ = digits("all", 0)
     steps = Steps()
@@ -100,6 +93,36 @@ def overhead(contender, trials, epochs, folder):
     )
     wall = time.monotonic() - began
     return {"wall": wall, "steps": steps.total(), "trials": len(steps.trials)}
+
+
+def hypermodel_of_8():
+    """Our hypermodel of eight candidates."""
+    return search.ResNetHyperModel(
+        (8, 8, 1),
+        10,
+        depths=(1, 2),
+        widths=(8, 16),
+        per_stage=(),
+        activations="relu",
+        regularizers=0.0,
+        learning_rates=1e-3,
+    )
+
+
+def build_function(hp):
+    """The same eight, as one writes them for KerasTuner without a hypermodel of ours."""
+    width = hp.Choice("width", [8, 16])
+    spec = ResNetSpec(
+        hp.Choice("block", ["residual", "bottleneck"]),
+        depths=(hp.Choice("depth", [1, 2]),) * 3,
+        width=width,
+        stem=(Conv(width, 3),),
+    )
+    model = create_model(spec, input_shape=(8, 8, 1), classes=10)
+    model.compile(
+        keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    return model
 
 
 def digits(setting, seed):

@@ -30,7 +30,11 @@ from keras_resblocks.models import (
     features,
     list_models,
 )
-from keras_resblocks.training import RandomShift, SmoothedSparseCategoricalCrossentropy
+from keras_resblocks.training import (
+    PackedOptimizer,
+    RandomShift,
+    SmoothedSparseCategoricalCrossentropy,
+)
 from keras_resblocks.transforms import export_onnx, fold_batch_norm, inference_function
 
 __version__ = "0.1.0"
@@ -41,6 +45,7 @@ __all__ = [
     "GoogLeNet",
     "InceptionBlock",
     "InceptionSpec",
+    "PackedOptimizer",
     "RandomShift",
     "ResNet18",
     "ResNet34",

@@ -66,6 +66,9 @@ class Composite(keras.layers.Layer):
                 f"Received: input_shape={input_shape}"
             )
         self.compose(input_shape)
+        self.input_spec = keras.layers.InputSpec(
+            ndim=len(input_shape), axes={self.channel_axis: self.channels(input_shape)}
+        )
         if not self.trainable:
             for layer in self.sublayers():
                 _freeze(layer)

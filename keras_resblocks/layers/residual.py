@@ -8,6 +8,7 @@ import keras
 from keras_resblocks import validation
 from keras_resblocks.layers import attention as attentions
 from keras_resblocks.layers import shortcuts, steps, templates
+from keras_resblocks.layers.rematerialization import rematerialized
 from keras_resblocks.layers.stochastic_depth import StochasticDepth
 from keras_resblocks.layers.units import ConvComposite, branch_output
 from keras_resblocks.layers.wiring import Chain, Scale
@@ -106,6 +107,8 @@ class Block(ConvComposite):
             post-activation block with a shortcut, else nothing; or as `activation`.
         zero_init_residual: whether the branch starts as zero, so that the block starts as its
             shortcut: by a zero gamma, or a zero kernel where no normalization ends the branch.
+        remat: whether training computes the block again in the backward pass, rather than to
+            keep what lies between its layers: less memory for more time, the same results.
         **options: as of `ConvComposite`.
     """
 
@@ -124,6 +127,7 @@ class Block(ConvComposite):
         atrous=False,
         exit_activation=templates.INHERIT,
         zero_init_residual=False,
+        remat=False,
         **options,
     ):
         super().__init__(**options)
@@ -140,6 +144,7 @@ class Block(ConvComposite):
             validation.strides_or_dilation(self.strides, self.dilation_rate)
         self.exit_activation = exit_activations.get(exit_activation)
         self.zero_init_residual = validation.boolean("zero_init_residual", zero_init_residual)
+        self.remat = validation.boolean("remat", remat)
         if self.shortcut_policy is None and (self.zero_init_residual or self.drop_path_rate):
             raise ValueError(
                 "`zero_init_residual` and `drop_path_rate` need a shortcut to fall back on. "
@@ -176,7 +181,8 @@ class Block(ConvComposite):
                 self.add_copy(self.activation, "entry_act", before),
             ]
             if plan.entry
-            else []
+            else [],
+            fused=self.fused,
         )
         self.residual = Chain(
             [
@@ -187,11 +193,15 @@ class Block(ConvComposite):
             ]
         )
         self.bypass = self.add_steps(plan.shortcut or (), before, "shortcut_", last="shortcut")
-        self.exit = Chain([self.add_copy(plan.exit, "exit_act", after)])
+        is_sum = plan.shortcut is not None
+        self.exit = Chain(
+            [self.add_copy(plan.exit, "exit_act", after)], fused=self.fused, owns_input=is_sum
+        )
         self._build_chains(input_shape, output_shape)
 
         self.bypass_source = _the_activated if self.bypass.has_weights() else _the_inputs
-        self.merge = _the_residual if plan.shortcut is None else operator.add
+        self.merge = operator.add if is_sum else _the_residual
+        self.body = rematerialized(self, self._body) if self.remat else self._body
 
     def _build_chains(self, input_shape, output_shape):
         self.entry.build(input_shape)
@@ -211,11 +221,14 @@ class Block(ConvComposite):
             StochasticDepth(self.drop_path_rate, dtype=self.dtype_policy.name, name="drop_path")
         )
 
-    def call(self, inputs):
-        activated = self.entry(inputs)
-        residual = self.residual(activated)
-        shortcut = self.bypass(self.bypass_source(inputs, activated))
-        return self.exit(self.merge(residual, shortcut))
+    def call(self, inputs, training=None):
+        return self.body(inputs, training=training)
+
+    def _body(self, inputs, training):
+        activated = self.entry(inputs, training)
+        residual = self.residual(activated, training)
+        shortcut = self.bypass(self.bypass_source(inputs, activated), training)
+        return self.exit(self.merge(residual, shortcut), training)
 
     def compute_output_shape(self, input_shape):
         channels = self.channels(input_shape)
@@ -237,6 +250,7 @@ class Block(ConvComposite):
             "atrous": self.atrous,
             "exit_activation": templates.serialize(self.exit_activation),
             "zero_init_residual": self.zero_init_residual,
+            "remat": self.remat,
         }
 
 
@@ -279,10 +293,15 @@ class ResidualBlock(Block):
         use_bias: whether the convolutions have a bias. None: where no normalization follows.
         zero_init_residual: whether the branch starts as zero: then a ReLU block starts as
             `relu(shortcut)`, and a pre-activation block as its shortcut.
+        remat: whether training computes the block again in the backward pass, rather than to
+            keep what lies between its layers: less memory for more time, the same results.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             kernel_constraint, bias_constraint: of every convolution, the shortcut's too.
         folded: whether batch normalizations that follow a convolution are part of it, as
             `fold_batch_norm` makes them.
+        fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
+            backend's own fused operations, to the same results but for rounding: faster on
+            PyTorch; TensorFlow and JAX do so by themselves. False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels

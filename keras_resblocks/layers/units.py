@@ -7,7 +7,7 @@ import keras
 from keras_resblocks import validation
 from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.composite import Composite, KernelComposite
-from keras_resblocks.layers.wiring import Chain, Concatenation
+from keras_resblocks.layers.wiring import Chain, Concatenation, backend_kernels
 
 
 class ConvComposite(KernelComposite):
@@ -23,6 +23,9 @@ class ConvComposite(KernelComposite):
             kernel_constraint, bias_constraint: of every convolution.
         folded: whether each convolution stands for itself and the batch normalization after it,
             which it then has a bias instead of; what `fold_batch_norm` makes.
+        fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
+            backend's own fused operations, to the same results but for rounding: faster on
+            PyTorch; TensorFlow and JAX do so by themselves. False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
     """
 
@@ -40,6 +43,7 @@ class ConvComposite(KernelComposite):
         bias_regularizer=None,
         bias_constraint=None,
         folded=False,
+        fused=True,
         **options,
     ):
         super().__init__(kernel_initializer=kernel_initializer, **options)
@@ -51,6 +55,7 @@ class ConvComposite(KernelComposite):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.folded = validation.boolean("folded", folded)
+        self.fused = validation.boolean("fused", fused)
 
     def unit_options(self):
         """The options for a unit, or for a layer that this one is made of."""
@@ -64,6 +69,7 @@ class ConvComposite(KernelComposite):
             "bias_regularizer": self.bias_regularizer,
             "bias_constraint": self.bias_constraint,
             "folded": self.folded,
+            "fused": self.fused,
             "data_format": self.data_format,
             "dtype": self.dtype_policy.name,
         }
@@ -76,7 +82,8 @@ class ConvComposite(KernelComposite):
         names = list(steps.names(branch, prefix))
         if last and names:
             names[-1] = last
-        return Chain([self._add_step(step, site, name) for step, name in zip(branch, names)])
+        parts = [self._add_step(step, site, name) for step, name in zip(branch, names)]
+        return Chain(parts, fused=self.fused)
 
     def _add_step(self, step, site, name):
         if isinstance(step, steps.Split):
@@ -105,6 +112,7 @@ class ConvComposite(KernelComposite):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
             "folded": self.folded,
+            "fused": self.fused,
         }
 
 
@@ -135,6 +143,7 @@ def make_layer(step, name, options):
             step.strides,
             padding=padding,
             pad_value=step.pad_value,
+            fused=options["fused"],
             name=name,
             **placed,
         )
@@ -217,7 +226,8 @@ class ConvUnit(ConvComposite):
                     **({"gamma_initializer": "zeros"} if zero_gamma else {}),
                 ),
                 self.add_copy(self.activation, "act", site),
-            ]
+            ],
+            fused=self.fused,
         )
         self.chain.build(input_shape)
 
@@ -249,7 +259,7 @@ class ConvUnit(ConvComposite):
 
     def _add_convolution(self, rank, use_bias, zero_kernel):
         options = self.unit_options()
-        for name in ("activation", "normalization", "padding", "use_bias", "folded"):
+        for name in ("activation", "normalization", "padding", "use_bias", "folded", "fused"):
             del options[name]
         if zero_kernel:
             options.update(kernel_initializer="zeros", bias_initializer="zeros")
@@ -270,8 +280,16 @@ class ConvUnit(ConvComposite):
             )
         )
 
-    def call(self, inputs):
-        return self.chain(inputs)
+    def call(self, inputs, training=None):
+        return self.chain(inputs, training)
+
+    def inlined(self):
+        """The chain to be computed in place of a call of this layer; None if there is more to it.
+
+        Of a small layer, the call itself takes as long as what it computes.
+        """
+        is_a_chain = type(self) is ConvUnit and self.activity_regularizer is None
+        return self.chain if is_a_chain else None
 
     def compute_output_shape(self, input_shape):
         spatial = window_output(
@@ -333,6 +351,7 @@ class Pooling(Composite):
             in one (PyTorch's `ceil_mode`).
         pad_value: a number to take the padding into account with, as keras.applications'
             ResNetV2 pads a maximum with zeros; only for `padding="symmetric"`.
+        fused: whether to pool by the backend's own operation, as in `ResidualBlock`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)`, or channels first.
@@ -343,7 +362,15 @@ class Pooling(Composite):
     paddings = ("symmetric", "same", "valid", "ceil")
 
     def __init__(
-        self, kind, pool_size=3, strides=1, *, padding="symmetric", pad_value=None, **options
+        self,
+        kind,
+        pool_size=3,
+        strides=1,
+        *,
+        padding="symmetric",
+        pad_value=None,
+        fused=True,
+        **options,
     ):
         super().__init__(**options)
         self.kind = validation.one_of("kind", kind, ("max", "avg"))
@@ -356,12 +383,26 @@ class Pooling(Composite):
                 f"Received: pad_value={pad_value!r}, padding={padding!r}"
             )
         self.pad_value = pad_value
+        self.fused = validation.boolean("fused", fused)
 
     def compose(self, input_shape):
         rank = len(input_shape) - 2
         pool_size = validation.per_axis("pool_size", self.pool_size, rank)
         strides = validation.per_axis("strides", self.strides, rank)
         self.compute_output_shape(input_shape)  # raises where the window does not fit
+        self.pool = self._fused_pool(pool_size, strides) or self._pool(pool_size, strides)
+
+    def _fused_pool(self, pool_size, strides):
+        kernels = backend_kernels(self.fused)
+        amounts = {
+            "symmetric": tuple(map(symmetric_padding, pool_size)),
+            "valid": ((0, 0),) * len(pool_size),
+        }.get(self.padding)
+        if kernels is None or amounts is None or self.pad_value is not None:
+            return None
+        return kernels.pooling(self.kind, pool_size, strides, amounts, self.data_format)
+
+    def _pool(self, pool_size, strides):
         pool = functools.partial(
             keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
             pool_size=pool_size,
@@ -380,9 +421,9 @@ class Pooling(Composite):
                 pool, widths, neutral if self.pad_value is None else self.pad_value
             )
             if self.kind == "avg" and self.pad_value is None:
-                one_map = self.full_shape(slice(1), (slice(None),) * rank, slice(1))
+                one_map = self.full_shape(slice(1), (slice(None),) * len(pool_size), slice(1))
                 pool = _average_of_inside(pool, one_map)
-        self.pool = pool
+        return pool
 
     def call(self, inputs):
         return self.pool(inputs)
@@ -401,6 +442,7 @@ class Pooling(Composite):
             "strides": self.strides,
             "padding": self.padding,
             "pad_value": self.pad_value,
+            "fused": self.fused,
         }
 
 

@@ -4,24 +4,39 @@ Plain callables rather than layers: they add no level to the weights' paths, sin
 the layers under their owner's attributes.
 """
 
+import inspect
+
 import keras
 
 
 class Chain:
-    """Layers, one after another; what is None is left out."""
+    """Layers, one after another; what is None is left out.
 
-    def __init__(self, layers):
+    Args:
+        fused: whether to compute them by the backend's own fused operations, if it has some.
+        owns_input: whether nothing else reads the input, so that it may be overwritten.
+    """
+
+    def __init__(self, layers, fused=False, owns_input=False):
         self.layers = [layer for layer in layers if layer is not None]
+        self.fused = fused
+        self.owns_input = owns_input
 
-    def __call__(self, inputs):
-        for layer in self.layers:
-            inputs = layer(inputs)
+    def __call__(self, inputs, training=None):
+        for call in self.calls:
+            inputs = call(inputs, training)
         return inputs
 
     def build(self, shape):
         """Builds the layers and returns the shape of the output."""
         for layer in self.layers:
             shape = _build(layer, shape)
+        kernels = backend_kernels(self.fused)
+        self.calls = (
+            kernels.fuse(self.layers, _inlined, self.owns_input)
+            if kernels
+            else list(map(_stock, self.layers))
+        )
         return tuple(shape)
 
     def has_weights(self):
@@ -36,8 +51,10 @@ class Concatenation:
         self.branches = branches
         self.axis = axis
 
-    def __call__(self, inputs):
-        return keras.ops.concatenate([branch(inputs) for branch in self.branches], self.axis)
+    def __call__(self, inputs, training=None):
+        return keras.ops.concatenate(
+            [branch(inputs, training) for branch in self.branches], self.axis
+        )
 
     def build(self, shape):
         """Builds the branches and returns the shape of the output."""
@@ -53,7 +70,7 @@ class Scale:
     def __init__(self, factor):
         self.factor = factor
 
-    def __call__(self, inputs):
+    def __call__(self, inputs, training=None):
         return inputs * self.factor
 
     def build(self, shape):
@@ -69,3 +86,26 @@ def _build(part, shape):
         except NotImplementedError:  # as Keras allows: a symbolic call tells it as well
             return part(keras.KerasTensor(shape)).shape
     return part.build(shape)
+
+
+def _stock(part):
+    """A part of a chain as a function of `(inputs, training)`."""
+    if not isinstance(part, keras.layers.Layer):
+        return part
+    if "training" in inspect.signature(part.call).parameters:
+        return lambda inputs, training: part(inputs, training=training)
+    return lambda inputs, training: part(inputs)
+
+
+def _inlined(part):
+    """As `_stock`, but a layer that is a chain and nothing else is that chain."""
+    return getattr(part, "inlined", lambda: None)() or _stock(part)
+
+
+def backend_kernels(fused):
+    """The module of the backend's fused operations; None if there is none, or none wanted."""
+    if fused and keras.backend.backend() == "torch":
+        from keras_resblocks.layers import torch_kernels  # the one that needs PyTorch
+
+        return torch_kernels
+    return None

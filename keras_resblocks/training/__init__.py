@@ -2,5 +2,6 @@
 
 from keras_resblocks.training.augmentation import RandomShift
 from keras_resblocks.training.losses import SmoothedSparseCategoricalCrossentropy
+from keras_resblocks.training.optimizers import PackedOptimizer
 
-__all__ = ["RandomShift", "SmoothedSparseCategoricalCrossentropy"]
+__all__ = ["PackedOptimizer", "RandomShift", "SmoothedSparseCategoricalCrossentropy"]

@@ -4,6 +4,7 @@ import contextlib
 import os
 
 import keras
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -40,6 +41,49 @@ def _update(jax, cache, options):
     cache.reset_cache()  # it is opened once, with the folder of that time
 
 
+@contextlib.contextmanager
+def plain_graphs():
+    """Leaves TensorFlow's graphs on a CPU as they are traced.
+
+    To rewrite them takes a quarter of the time that a network takes to begin, and makes no step
+    faster: what could be gained there is in the convolutions, which stay what they are.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf  # Keras has no way to its settings
+
+    if tf.config.list_physical_devices("GPU"):  # where the layout of images is rewritten
+        yield
+        return
+    option = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options()[option]
+    tf.config.optimizer.set_experimental_options({option: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: before})
+
+
+@contextlib.contextmanager
+def quick_programs():
+    """Has JAX compile with less care: for what runs once, as the initializers of weights do.
+
+    They are compiled for each shape of a kernel, three to four times as long as it takes so.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax  # Keras has no way to its settings
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 def steps_per_execution(samples, batch_size):
     """How many steps to run at once: most help small models, and some epochs have few steps.
 
@@ -57,6 +101,56 @@ def even_batch_size(samples, batch_size):
     """
     sizes = range(batch_size, batch_size // 2, -1)
     return next((size for size in sizes if samples % size == 0), batch_size)
+
+
+class FullBatches(keras.utils.PyDataset):
+    """Arrays in batches of one size; the last of an epoch is filled up with its first samples.
+
+    Args:
+        x, y: arrays.
+        batch_size: no more than there are samples.
+        shuffle: whether each epoch has an order of its own.
+    """
+
+    def __init__(self, x, y, batch_size, shuffle=True):
+        super().__init__(max_queue_size=0)  # a thread would draw the orders at its own time
+        self.x, self.y = x, y
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self._order = np.arange(len(x))
+        self.on_epoch_end()
+
+    def __len__(self):
+        return -(-len(self.x) // self.batch_size)
+
+    def __getitem__(self, index):
+        begin = index * self.batch_size
+        rows = self._order.take(range(begin, begin + self.batch_size), mode="wrap")
+        return self.x[rows], self.y[rows]
+
+    def on_epoch_end(self):
+        if self.shuffle:
+            np.random.shuffle(self._order)  # which `keras.utils.set_random_seed` governs
+
+
+def full_batches(args, kwargs, batch_size):
+    """The arguments for `fit` whose training compiles one size of batches alone.
+
+    JAX compiles a last batch of fewer samples for itself, which takes as long again: there, NumPy
+    arrays become `FullBatches`. On another backend, and with arguments that these do not know, all
+    stays as it is.
+    """
+    others = {"sample_weight", "validation_split", "steps_per_epoch"}
+    if keras.backend.backend() != "jax" or len(args) > 2 or others & set(kwargs):
+        return args, kwargs
+    names = ("x", "y")[len(args) :]
+    x, y = (*args, *(kwargs.get(name) for name in names))
+    are_arrays = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
+    if not are_arrays or len(x) < batch_size or len(x) % batch_size == 0:
+        return args, kwargs
+    data = FullBatches(x, y, batch_size, kwargs.get("shuffle", True))
+    taken = ("x", "y", "batch_size", "shuffle")
+    return (data,), {key: value for key, value in kwargs.items() if key not in taken}
 
 
 def build_training(model, targets):

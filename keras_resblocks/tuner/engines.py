@@ -15,8 +15,7 @@ import keras
 import keras_tuner
 
 from keras_resblocks import validation
-from keras_resblocks.tuner import memory, oracles, storage, warm_starts, workers
-from keras_resblocks.tuner.compilation import compilation_cache
+from keras_resblocks.tuner import compilation, memory, oracles, storage, warm_starts, workers
 from keras_resblocks.tuner.progress import Progress
 from keras_resblocks.tuner.reports.records import describe
 from keras_resblocks.tuner.trial_state import BatchRecorder, Recorder, Restorer, TrialState
@@ -84,8 +83,8 @@ class _DurableTuner(workers.DistributedTuner):
         folder = pathlib.Path(self.project_dir)
         if not workers.is_worker():
             storage.write_json(folder / "search.json", self._description())
-        compiled = compilation_cache(folder / "compiled")
-        with self._progress, compiled, memory.quickly_collected():
+        compiled = compilation.compilation_cache(folder / "compiled")
+        with self._progress, compiled, compilation.plain_graphs(), memory.quickly_collected():
             super().search(*fit_args, verbose=kerastuner, **fit_kwargs)
 
     def retrain_best(self, *fit_args, **fit_kwargs):
@@ -161,10 +160,11 @@ class _DurableTuner(workers.DistributedTuner):
         return model
 
     def _build_hypermodel(self, hp):
-        model = super()._build_hypermodel(hp)
-        # A checkpoint holds the optimizer's state too, and only a built optimizer can take it.
-        if model.built and model.optimizer is not None:
-            model.optimizer.build(model.trainable_variables)
+        with compilation.quick_programs():
+            model = super()._build_hypermodel(hp)
+            # A checkpoint holds the optimizer's state too, and only a built one can take it.
+            if model.built and model.optimizer is not None:
+                model.optimizer.build(model.trainable_variables)
         return model
 
     def _run_executions(self, trial, hp, state, *fit_args, callbacks=(), **fit_kwargs):

@@ -19,6 +19,7 @@ from keras_resblocks.tuner.budget import Budget
 from keras_resblocks.tuner.compilation import (
     build_training,
     even_batch_size,
+    full_batches,
     steps_per_execution,
 )
 from keras_resblocks.tuner.hyperparameters import l2
@@ -295,6 +296,7 @@ class NetworkHyperModel(keras_tuner.HyperModel):
             even = even_batch_size(validation_samples, batch_size)
             kwargs.setdefault("validation_batch_size", even)
         build_training(model, args[1] if len(args) > 1 else kwargs.get("y"))
+        args, kwargs = full_batches(args, kwargs, batch_size)
         return super().fit(hp, model, *args, callbacks=callbacks, **kwargs)
 
     @property

@@ -85,3 +85,15 @@ def test_finetuning_starts_from_published_weights(tmp_path):
     model = keras.saving.load_model(out / "finetuned.keras")
     images = np.full((2, 8, 8, 1), 255, "uint8")
     assert model.predict(images, verbose=0).shape == (2, 10)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="for JAX and TensorFlow")
+def test_losses_on_two_devices_are_those_of_one():
+    losses = []
+    for devices in (1, 2):
+        options = ("--simulate", 2, "--devices", devices)
+        used, *epochs = run_example("train_on_many_devices.py", *options)
+        assert len(used.split(", ")) == devices
+        losses.append([float(line.split()[-1]) for line in epochs])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert losses[0][1] < losses[0][0]

@@ -113,6 +113,18 @@ CASES = {
         IMAGES,
         {"expected_output_shape": (2, 5, 4, 6), "expected_num_trainable_weights": 12},
     ),
+    "rematerialized": (
+        kr.ResidualBlock,
+        {"filters": 4, "drop_path_rate": 0.2, "kernel_regularizer": "l2", "remat": True},
+        IMAGES,
+        {
+            "expected_output_shape": IMAGES,
+            "expected_num_trainable_weights": 6,
+            "expected_num_non_trainable_weights": 4,
+            "expected_num_seed_generators": 1,
+            "expected_num_losses": 2,
+        },
+    ),
     "squeeze and excite": (
         kr.SqueezeExcite,
         {"reduction": 2, "activation": "elu", "kernel_regularizer": "l2"},

@@ -489,3 +489,16 @@ def test_residual_scale_scales_the_branch_only():
     one = built(make_block("inception", **options), SHAPE)
     scaled = built(make_block("inception", residual_scale=0.1, **options), SHAPE)
     assert_close(to_numpy(scaled(x)) - x, 0.1 * (to_numpy(one(x)) - x))
+
+
+def test_fused_or_not_gives_equal_outputs_and_reaches_what_a_block_is_made_of():
+    stock = built(kr.InceptionBlock([[2], ["max_pool", 2]], fused=False), (2, 5, 4, 4))
+    fused = built(kr.InceptionBlock([[2], ["max_pool", 2]]), (2, 5, 4, 4))
+    assert (fused.fused, fused.branch1_conv1.fused, fused.branch2_pool1.fused) == (True,) * 3
+    assert (stock.fused, stock.branch1_conv1.fused, stock.branch2_pool1.fused) == (False,) * 3
+    assert type(stock).from_config(stock.get_config()).fused is False
+    x = random_array((2, 5, 4, 4))
+    for training in (True, False):
+        assert_close(fused(x, training=training), stock(x, training=training))
+    for a, b in zip(snapshot(fused), snapshot(stock)):
+        assert_close(a, b)

@@ -1,9 +1,13 @@
 """Less waiting for compilers: what is compiled once, and how many steps run at once."""
 
+import contextlib
+
 import keras
+import numpy as np
 import pytest
 from helpers import run_python
 
+from keras_resblocks import tuner
 from keras_resblocks.tuner import compilation
 
 SEARCH = """
@@ -51,6 +55,52 @@ def test_nothing_changes_on_another_backend(tmp_path):
     assert not (tmp_path / "compiled").exists()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow alone")
+def test_tensorflow_leaves_graphs_as_they_are_within_a_search_alone():
+    import tensorflow as tf
+
+    def is_left():
+        return tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"]
+
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    with contextlib.suppress(KeyError), compilation.plain_graphs():
+        assert is_left() == on_cpu
+        raise KeyError
+    assert not is_left()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+def test_jax_compiles_with_less_care_while_a_model_is_built_alone():
+    import jax
+
+    with contextlib.suppress(KeyError), compilation.quick_programs():
+        assert jax.config.read("jax_disable_most_optimizations")
+        raise KeyError
+    assert not jax.config.read("jax_disable_most_optimizations")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+def test_the_search_builds_its_models_so(tmp_path):
+    import jax
+
+    seen = {}
+
+    class Watching(tuner.ResNetHyperModel):
+        def build(self, hp):
+            seen["build"] = jax.config.read("jax_disable_most_optimizations")
+            return super().build(hp)
+
+        def fit(self, *args, **kwargs):
+            seen["fit"] = jax.config.read("jax_disable_most_optimizations")
+            return super().fit(*args, **kwargs)
+
+    x, y = np.zeros((4, 8, 8, 1), "float32"), np.zeros(4)
+    hypermodel = Watching((8, 8, 1), 2, depths=1, widths=4, stages=1)
+    engine = tuner.RandomSearch(hypermodel, "loss", max_trials=1, directory=tmp_path)
+    engine.search(x, y, verbose=0)
+    assert seen == {"build": True, "fit": False}
+
+
 @pytest.mark.parametrize(
     ("samples", "batch_size", "expected"),
     [(None, 32, 1), (32, 32, 1), (256, 32, 2), (1149, 32, 9), (60_000, 32, 16), (1, 32, 1)],
@@ -58,6 +108,49 @@ def test_nothing_changes_on_another_backend(tmp_path):
 def test_steps_at_once_suit_the_number_of_samples(samples, batch_size, expected):
     expected = 1 if keras.backend.backend() == "torch" else expected
     assert compilation.steps_per_execution(samples, batch_size) == expected
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_full_batches_have_every_sample_and_one_size(shuffle):
+    keras.utils.set_random_seed(0)
+    x = np.arange(10.0)
+    data = compilation.FullBatches(x, -x, 4, shuffle)
+    orders = []
+    for _ in range(2):
+        batches = [data[i] for i in range(len(data))]
+        assert [len(images) for images, _ in batches] == [4, 4, 4]
+        assert all((images == -labels).all() for images, labels in batches)
+        orders.append([*np.concatenate([images for images, _ in batches])])
+        assert sorted(orders[-1][:10]) == [*x]
+        assert orders[-1][10:] == orders[-1][:2]
+        data.on_epoch_end()
+    assert (orders[0] != orders[1]) == shuffle
+
+
+@pytest.mark.parametrize(
+    ("samples", "arguments", "are_full"),
+    [
+        (10, {}, True),
+        (10, {"validation_data": None, "shuffle": False}, True),
+        (8, {}, False),  # no remainder
+        (3, {}, False),  # a batch of its own anyway
+        (10, {"sample_weight": np.ones(10)}, False),
+        (10, {"validation_split": 0.5}, False),
+    ],
+    ids=str,
+)
+def test_training_on_jax_has_full_batches(samples, arguments, are_full):
+    x = np.zeros((samples, 2))
+    arguments = {"batch_size": 4, "epochs": 3, **arguments}
+    for args, kwargs in (((x, x), arguments), ((), {"x": x, "y": x, **arguments})):
+        new_args, new_kwargs = compilation.full_batches(args, kwargs, 4)
+        if are_full and keras.backend.backend() == "jax":
+            assert isinstance(new_args[0], compilation.FullBatches)
+            assert new_args[0].shuffle == arguments.get("shuffle", True)
+            assert set(new_kwargs) == set(arguments) - {"batch_size", "shuffle"}
+        else:
+            assert new_args == args
+            assert new_kwargs == kwargs
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ class TestTraining:
     @pytest.mark.parametrize("optimizer", ["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"])
     def test_each_optimizer_has_the_learning_rate(self, optimizer):
         model = space(optimizers=optimizer, learning_rates=0.02).build(parameters())
-        assert type(model.optimizer).__name__.lower() == optimizer
+        assert type(model.optimizer.inner_optimizer).__name__.lower() == optimizer
         assert float(model.optimizer.learning_rate) == pytest.approx(0.02)
 
     def test_labels_are_smoothed(self):

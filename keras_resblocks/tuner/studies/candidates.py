@@ -9,6 +9,8 @@ import keras_tuner
 import optuna
 from keras_tuner.engine import hyperparameters as kinds
 
+from keras_resblocks.tuner.compilation import quick_programs
+
 
 def suggest(trial, parameter):
     """The value of a KerasTuner hyperparameter, suggested by a trial of Optuna.
@@ -185,4 +187,5 @@ class Space:
 
     def _build(self, hp):
         self.hypermodel.declare_hyperparameters(hp)
-        return self.hypermodel.build(hp)
+        with quick_programs():
+            return self.hypermodel.build(hp)

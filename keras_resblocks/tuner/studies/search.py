@@ -8,6 +8,7 @@ import time
 import keras_tuner
 
 from keras_resblocks import validation
+from keras_resblocks.tuner.compilation import plain_graphs
 
 
 def optuna_search(
@@ -96,7 +97,7 @@ def optuna_search(
     validation.positive_int("keep_checkpoints", keep_checkpoints)
     validation.positive_number("grace_period", grace_period)
     validation.non_negative_number("max_reruns", max_reruns)
-    with _quiet_optuna(verbose):
+    with _quiet_optuna(verbose), plain_graphs():
         storage = open_storage(storage)
         study = _study(study_name, storage, objective, sampler, pruner)
         queue = Queue(study, storage, max_trials, grace_period, max_reruns)

@@ -1,0 +1,155 @@
+"""The optimizer that updates all variables as one vector."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import is_installed, run_python
+
+import keras_resblocks as kr
+from keras_resblocks.tuner.recipes import OPTIMIZERS, optimizer_of
+
+X = np.random.default_rng(0).random((48, 8, 8, 1), dtype="float32")
+Y = np.arange(48) % 3
+
+
+def trained(optimizer, steps_per_execution=1, **options):
+    keras.utils.set_random_seed(0)
+    spec = kr.ResNetSpec("residual", depths=(1, 1), width=4)
+    model = kr.create_model(
+        spec, input_shape=(8, 8, 1), classes=3, zero_init_residual=False, **options
+    )
+    model.compile(
+        optimizer, "sparse_categorical_crossentropy", steps_per_execution=steps_per_execution
+    )
+    model.fit(X, Y, epochs=2, batch_size=16, shuffle=False, verbose=0)
+    return model
+
+
+def optimizer(name, learning_rate=1e-2):
+    config = {"learning_rate": learning_rate, **OPTIMIZERS[name]}
+    return keras.optimizers.get({"class_name": name, "config": config})
+
+
+def assert_equal_weights(model, expected):
+    for value, expectation in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(value, expectation, rtol=1e-4, atol=1e-5)
+
+
+def variables_after(optimizer, steps=4):
+    """Variables of several shapes after some steps with random gradients."""
+    rng = np.random.default_rng(0)
+    variables = [keras.Variable(rng.normal(size=shape)) for shape in ((3, 2, 4), (5,), (), (2, 1))]
+    for _ in range(steps):
+        gradients = [keras.ops.convert_to_tensor(rng.normal(size=v.shape)) for v in variables]
+        optimizer.apply([keras.ops.cast(gradient, "float32") for gradient in gradients], variables)
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_as_the_optimizer_inside(name):
+    packed = kr.PackedOptimizer(optimizer(name))
+    for value, expected in zip(variables_after(packed), variables_after(optimizer(name))):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+    assert int(packed.iterations) == 4
+
+
+def test_updates_alike_in_fit():
+    packed = trained(kr.PackedOptimizer(optimizer("adam")))
+    assert_equal_weights(packed, trained(optimizer("adam")))
+    assert int(packed.optimizer.iterations) == 6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_constraint": "non_neg"},
+        {"kernel_regularizer": "l2", "normalization": None},
+        {"dtype": "mixed_bfloat16"},
+    ],
+    ids=str,
+)
+def test_updates_alike_with_options_of_the_blocks(options):
+    packed = trained(kr.PackedOptimizer(optimizer("sgd")), **options)
+    assert_equal_weights(packed, trained(optimizer("sgd"), **options))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="one step at once on PyTorch")
+def test_updates_alike_in_several_steps_at_once():
+    packed = trained(kr.PackedOptimizer(optimizer("adam")), steps_per_execution=3)
+    assert_equal_weights(packed, trained(optimizer("adam")))
+
+
+def test_goes_on_after_it_was_saved(tmp_path):
+    model = trained(kr.PackedOptimizer(keras.optimizers.Adam(1e-2)))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.optimizer, kr.PackedOptimizer)
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(1e-2)
+    for going_on in (model, loaded):
+        going_on.fit(X, Y, batch_size=16, shuffle=False, verbose=0)
+    assert_equal_weights(loaded, model)
+    assert int(loaded.optimizer.iterations) == 9
+
+
+def test_learning_rate_is_that_of_the_optimizer_inside():
+    packed = kr.PackedOptimizer("sgd")
+    packed.learning_rate = 0.5
+    assert float(packed.inner_optimizer.learning_rate) == 0.5
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.1 * rate)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(packed, "mse")
+    model.fit(np.ones((2, 1)), np.ones((2, 1)), epochs=2, callbacks=[schedule], verbose=0)
+    assert float(packed.learning_rate) == pytest.approx(0.005)
+
+
+def test_frozen_layers_stay_and_a_variable_without_gradient_does_too():
+    layer = keras.layers.Dense(1)
+    layer.build((None, 2))
+    packed = kr.PackedOptimizer(keras.optimizers.Adam(0.1))
+    before = [np.array(keras.ops.convert_to_numpy(weight)) for weight in layer.weights]
+    packed.apply([keras.ops.ones((2, 1)), None], layer.trainable_variables)
+    kernel, bias = map(keras.ops.convert_to_numpy, layer.weights)
+    np.testing.assert_allclose(kernel, before[0] - 0.1, atol=1e-5)
+    np.testing.assert_array_equal(bias, before[1])
+
+
+def test_scales_the_loss_in_half_precision():
+    scaled = optimizer_of("adam", 1e-2, "mixed_float16")
+    assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)
+    plain = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2))
+    model, expected = (trained(o, dtype="mixed_float16") for o in (scaled, plain))
+    # Steps are left out until the scale is small enough.
+    assert 0 < int(model.optimizer.iterations) == int(expected.optimizer.iterations)
+    assert_equal_weights(model, expected)
+
+
+def test_variables_of_several_dtypes_are_an_error():
+    variables = [keras.Variable([1.0], dtype=dtype) for dtype in ("float32", "bfloat16")]
+    with pytest.raises(ValueError, match=r"`variables`.*Received.*bfloat16, float32"):
+        kr.PackedOptimizer("sgd").build(variables)
+
+
+TWO_DEVICES = """
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    import keras
+    import numpy as np
+    from keras_resblocks import PackedOptimizer
+
+    x = np.random.default_rng(0).random((16, 3), dtype="float32")
+    for pack in (PackedOptimizer, lambda optimizer: optimizer):
+        keras.utils.set_random_seed(0)
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+            model.compile(pack(keras.optimizers.Adam(0.1)), "mse")
+        losses = model.fit(x, x[:, :2], epochs=3, batch_size=8, shuffle=False, verbose=0).history
+        print(" ".join(f"{loss:.5f}" for loss in losses["loss"]))
+"""
+
+
+@pytest.mark.skipif(not is_installed("tensorflow"), reason="of TensorFlow alone")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow alone")
+def test_trains_alike_on_several_devices():
+    packed, expected = run_python(TWO_DEVICES).strip().splitlines()
+    assert packed == expected
