@@ -59,14 +59,18 @@ def fold_batch_norm(model):
     return folded
 
 
-def fold(model):
-    """The model of `fold_batch_norm`, and the paths of the batch normalizations left in it."""
+def fold(model, **options):
+    """The model of `fold_batch_norm`, and the paths of the batch normalizations left in it.
+
+    Args:
+        **options: of this package's blocks and units, instead of their own.
+    """
     if not is_graph(model):
         raise ValueError(
             "`model` must be a functional model, or a `Sequential` one that is built. "
             f"Received: model={model!r}"
         )
-    folding = _Folding()
+    folding = _Folding(options)
     folded = folding.clone(model)
     folding.copy_weights()
     paths = [weight.path.rpartition("/") for weight in folded.weights]
@@ -81,7 +85,8 @@ def is_graph(layer):
 class _Folding:
     """Clones of layers, whose weights are copied once everything is built."""
 
-    def __init__(self):
+    def __init__(self, options):
+        self._options = options
         self._clones = {}  # what was shared is shared again
         self._copied = []  # pairs of a layer and its clone
         self._folded = []  # triples of a convolution, the normalization after it, and the clone
@@ -107,7 +112,9 @@ class _Folding:
         return self._clone_layer(layer, folds=True)
 
     def _clone_layer(self, layer, folds):
-        changes = {"folded": True} if folds and isinstance(layer, ConvComposite) else {}
+        changes = {}
+        if isinstance(layer, ConvComposite):
+            changes = {**self._options, "folded": True} if folds else self._options
         clone = type(layer).from_config({**layer.get_config(), **changes})
         if isinstance(layer, keras.layers.Layer):  # and not a plain operation
             self._copied.append((layer, clone))
