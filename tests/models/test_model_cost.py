@@ -263,7 +263,7 @@ def test_cost_counts_the_classes():
 @pytest.mark.parametrize("kind", TINY)
 def test_work_is_that_of_every_convolution_and_dense_call(kind, monkeypatch):
     done = []
-    model = quick_model(TINY[kind], attention="squeeze_excite")
+    model = quick_model(TINY[kind], attention="squeeze_excite", fused=False)  # layer by layer
     for layer in all_layers(model):
         if hasattr(layer, "kernel"):
             monkeypatch.setattr(layer, "call", counting(layer, done))
