@@ -28,21 +28,22 @@ _POOLS = {
 }
 
 
-def fuse(layers, stock, owns_input=False):
-    """Functions of `(inputs, training)` that compute, one after another, what `layers` do.
+def fuse(layers, stock, inlined, owns_input=False):
+    """A function of `(inputs, training)` that computes, one after another, what `layers` do.
 
     Args:
         layers: built Keras layers, or other parts of a chain.
         stock: makes such a function of a part that is to be called as it is.
+        inlined: the same, but it may leave the call of the layer itself out.
         owns_input: whether nothing else reads the first one's input, so that it may be
             overwritten.
     """
     calls, rest = [], list(layers)
     while rest:
         unit = _leading_unit(rest, owns_input and not calls)
-        calls.append(_fused(unit, stock) if unit else stock(rest[0]))
+        calls.append(_fused(unit, stock) if unit else inlined(rest[0]))
         del rest[: len(unit) or 1]
-    return calls
+    return _where(_is_tensor, calls, list(map(stock, layers)))
 
 
 def pooling(kind, pool_size, strides, amounts, data_format):
@@ -165,19 +166,29 @@ def _fused(layers, stock):
             x = operation(x, training)
         return view.leave(x)
 
-    return _unless_masked(fused, list(map(stock, layers))) if _is_norm(first) else fused
+    if _is_norm(first):
+        return _where(_is_unmasked, [fused], list(map(stock, layers)))
+    return fused
 
 
-def _unless_masked(fused, stock_calls):
-    # Only a normalization heeds a mask, which a convolution before it would have dropped.
+def _where(is_known, calls, stock_calls):
+    """The calls, one after another, for inputs of a known kind; else those of the stock layers."""
+
     def call(inputs, training):
-        if getattr(inputs, "_keras_mask", None) is None:
-            return fused(inputs, training)
-        for stock in stock_calls:
-            inputs = stock(inputs, training)
+        for function in calls if is_known(inputs) else stock_calls:
+            inputs = function(inputs, training)
         return inputs
 
     return call
+
+
+def _is_tensor(inputs):
+    return isinstance(inputs, torch.Tensor)  # and not a symbolic one of Keras's
+
+
+def _is_unmasked(inputs):
+    # Only a normalization heeds a mask, which a convolution before it would have dropped.
+    return getattr(inputs, "_keras_mask", None) is None
 
 
 def _relu(x, training):

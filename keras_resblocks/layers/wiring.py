@@ -23,19 +23,17 @@ class Chain:
         self.owns_input = owns_input
 
     def __call__(self, inputs, training=None):
-        for call in self.calls:
-            inputs = call(inputs, training)
-        return inputs
+        return self.run(inputs, training)
 
     def build(self, shape):
         """Builds the layers and returns the shape of the output."""
         for layer in self.layers:
             shape = _build(layer, shape)
         kernels = backend_kernels(self.fused)
-        self.calls = (
-            kernels.fuse(self.layers, _inlined, self.owns_input)
+        self.run = (
+            kernels.fuse(self.layers, _stock, _inlined, self.owns_input)
             if kernels
-            else list(map(_stock, self.layers))
+            else _in_turn(list(map(_stock, self.layers)))
         )
         return tuple(shape)
 
@@ -86,6 +84,15 @@ def _build(part, shape):
         except NotImplementedError:  # as Keras allows: a symbolic call tells it as well
             return part(keras.KerasTensor(shape)).shape
     return part.build(shape)
+
+
+def _in_turn(calls):
+    def run(inputs, training):
+        for call in calls:
+            inputs = call(inputs, training)
+        return inputs
+
+    return run
 
 
 def _stock(part):

@@ -59,18 +59,14 @@ def fold_batch_norm(model):
     return folded
 
 
-def fold(model, **options):
-    """The model of `fold_batch_norm`, and the paths of the batch normalizations left in it.
-
-    Args:
-        **options: of this package's blocks and units, instead of their own.
-    """
+def fold(model):
+    """The model of `fold_batch_norm`, and the paths of the batch normalizations left in it."""
     if not is_graph(model):
         raise ValueError(
             "`model` must be a functional model, or a `Sequential` one that is built. "
             f"Received: model={model!r}"
         )
-    folding = _Folding(options)
+    folding = _Folding()
     folded = folding.clone(model)
     folding.copy_weights()
     paths = [weight.path.rpartition("/") for weight in folded.weights]
@@ -85,8 +81,7 @@ def is_graph(layer):
 class _Folding:
     """Clones of layers, whose weights are copied once everything is built."""
 
-    def __init__(self, options):
-        self._options = options
+    def __init__(self):
         self._clones = {}  # what was shared is shared again
         self._copied = []  # pairs of a layer and its clone
         self._folded = []  # triples of a convolution, the normalization after it, and the clone
@@ -112,9 +107,7 @@ class _Folding:
         return self._clone_layer(layer, folds=True)
 
     def _clone_layer(self, layer, folds):
-        changes = {}
-        if isinstance(layer, ConvComposite):
-            changes = {**self._options, "folded": True} if folds else self._options
+        changes = {"folded": True} if folds and isinstance(layer, ConvComposite) else {}
         clone = type(layer).from_config({**layer.get_config(), **changes})
         if isinstance(layer, keras.layers.Layer):  # and not a plain operation
             self._copied.append((layer, clone))

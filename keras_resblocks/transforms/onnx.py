@@ -46,7 +46,7 @@ def export_onnx(model, path, *, examples=None):
     >>> (probabilities,) = session.run(None, {session.get_inputs()[0].name: images})
     """
     onnx, runtime = map(_import, ("onnx", "onnxruntime"))
-    folded, _ = fold(model, fused=False)  # by `keras.ops`, which symbolic tensors go through
+    folded, _ = fold(model)
     _check_dtypes(folded)
     inputs = [(tensor.name, Value(tensor.name, tuple(tensor.shape))) for tensor in folded.inputs]
     writer = Writer(onnx)
