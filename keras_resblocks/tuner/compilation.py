@@ -140,8 +140,8 @@ def full_batches(args, kwargs, batch_size):
     arrays become `FullBatches`. On another backend, and with arguments that these do not know, all
     stays as it is.
     """
-    others = {"sample_weight", "validation_split", "steps_per_epoch"}
-    if keras.backend.backend() != "jax" or len(args) > 2 or others & set(kwargs):
+    unknown = {"sample_weight", "validation_split", "steps_per_epoch"}
+    if keras.backend.backend() != "jax" or len(args) > 2 or unknown & set(kwargs):
         return args, kwargs
     names = ("x", "y")[len(args) :]
     x, y = (*args, *(kwargs.get(name) for name in names))
@@ -149,8 +149,8 @@ def full_batches(args, kwargs, batch_size):
     if not are_arrays or len(x) < batch_size or len(x) % batch_size == 0:
         return args, kwargs
     data = FullBatches(x, y, batch_size, kwargs.get("shuffle", True))
-    taken = ("x", "y", "batch_size", "shuffle")
-    return (data,), {key: value for key, value in kwargs.items() if key not in taken}
+    others = {key: value for key, value in kwargs.items() if key not in ("x", "y", "batch_size")}
+    return (data,), {**others, "shuffle": False}  # which would be of the batches
 
 
 def build_training(model, targets):
