@@ -95,7 +95,7 @@ class _Packing:
 
     def pack(self, tensors):
         """One vector of all numbers; zeros where there is None."""
-        pairs = zip(self.variables, tensors)
+        pairs = zip(self.variables, tensors, strict=True)  # all of them, in the order of `build`
         parts = [keras.ops.zeros(v.shape, v.dtype) if t is None else t for v, t in pairs]
         return keras.ops.concatenate([keras.ops.reshape(part, (-1,)) for part in parts])
 

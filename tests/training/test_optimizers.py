@@ -129,6 +129,15 @@ def test_variables_of_several_dtypes_are_an_error():
         kr.PackedOptimizer("sgd").build(variables)
 
 
+def test_fewer_gradients_than_variables_are_an_error_and_change_nothing():
+    variables = [keras.Variable([1.0]), keras.Variable([2.0])]
+    packed = kr.PackedOptimizer("sgd")
+    packed.build(variables)
+    with pytest.raises(ValueError, match="shorter"):
+        packed.apply([keras.ops.ones((1,))], variables[:1])
+    assert [float(variable[0]) for variable in variables] == [1.0, 2.0]
+
+
 TWO_DEVICES = """
     import tensorflow as tf
     cpu = tf.config.list_physical_devices("CPU")[0]
