@@ -5,9 +5,9 @@ import functools
 import keras
 
 from keras_resblocks import validation
-from keras_resblocks.layers import steps, templates
+from keras_resblocks.layers import kernels, steps, templates
 from keras_resblocks.layers.composite import Composite, KernelComposite
-from keras_resblocks.layers.wiring import Chain, Concatenation, backend_kernels
+from keras_resblocks.layers.wiring import Chain, Concatenation
 
 
 class ConvComposite(KernelComposite):
@@ -393,14 +393,14 @@ class Pooling(Composite):
         self.pool = self._fused_pool(pool_size, strides) or self._pool(pool_size, strides)
 
     def _fused_pool(self, pool_size, strides):
-        kernels = backend_kernels(self.fused)
+        backend = kernels.of_backend(self.fused)
         amounts = {
             "symmetric": tuple(map(symmetric_padding, pool_size)),
             "valid": ((0, 0),) * len(pool_size),
         }.get(self.padding)
-        if kernels is None or amounts is None or self.pad_value is not None:
+        if backend is None or amounts is None or self.pad_value is not None:
             return None
-        return kernels.pooling(self.kind, pool_size, strides, amounts, self.data_format)
+        return backend.pooling(self.kind, pool_size, strides, amounts, self.data_format)
 
     def _pool(self, pool_size, strides):
         pool = functools.partial(

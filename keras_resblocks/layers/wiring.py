@@ -8,6 +8,9 @@ import inspect
 
 import keras
 
+from keras_resblocks.layers import kernels
+from keras_resblocks.layers.kernels.common import in_turn
+
 
 class Chain:
     """Layers, one after another; what is None is left out.
@@ -29,11 +32,11 @@ class Chain:
         """Builds the layers and returns the shape of the output."""
         for layer in self.layers:
             shape = _build(layer, shape)
-        kernels = backend_kernels(self.fused)
+        backend = kernels.of_backend(self.fused)
         self.run = (
-            kernels.fuse(self.layers, _stock, _inlined, self.owns_input)
-            if kernels
-            else _in_turn(list(map(_stock, self.layers)))
+            backend.fuse(self.layers, _stock, _inlined, self.owns_input)
+            if backend
+            else in_turn(map(_stock, self.layers))
         )
         return tuple(shape)
 
@@ -86,15 +89,6 @@ def _build(part, shape):
     return part.build(shape)
 
 
-def _in_turn(calls):
-    def run(inputs, training):
-        for call in calls:
-            inputs = call(inputs, training)
-        return inputs
-
-    return run
-
-
 def _stock(part):
     """A part of a chain as a function of `(inputs, training)`."""
     if not isinstance(part, keras.layers.Layer):
@@ -107,12 +101,3 @@ def _stock(part):
 def _inlined(part):
     """As `_stock`, but a layer that is a chain and nothing else is that chain."""
     return getattr(part, "inlined", lambda: None)() or _stock(part)
-
-
-def backend_kernels(fused):
-    """The module of the backend's fused operations; None if there is none, or none wanted."""
-    if fused and keras.backend.backend() == "torch":
-        from keras_resblocks.layers import torch_kernels  # the one that needs PyTorch
-
-        return torch_kernels
-    return None

@@ -1,9 +1,8 @@
-"""What convolutions, normalizations and poolings compute, by PyTorch's own fused operations.
+"""PyTorch's convolutions, normalizations and poolings.
 
 On PyTorch, Keras lays a kernel out anew element by element, forward and again backward, copies
 what it pads or pools, and normalizes a batch in a dozen passes over it. Here each is one operation
-on a channels-first *view* of the data. The layers stay what they are: their variables are read at
-every call, and moving statistics are assigned as Keras does.
+on a channels-first *view* of the data.
 """
 
 import functools
@@ -11,6 +10,13 @@ import functools
 import keras
 import torch
 from torch.nn import functional
+
+from keras_resblocks.layers.kernels.common import (
+    data_format_of,
+    is_batch_normalization,
+    is_unmasked,
+    where,
+)
 
 _CONVOLUTIONS = {
     keras.layers.Conv1D: functional.conv1d,
@@ -29,29 +35,17 @@ _POOLS = {
 
 
 def fuse(layers, stock, inlined, owns_input=False):
-    """A function of `(inputs, training)` that computes, one after another, what `layers` do.
-
-    Args:
-        layers: built Keras layers, or other parts of a chain.
-        stock: makes such a function of a part that is to be called as it is.
-        inlined: the same, but it may leave the call of the layer itself out.
-        owns_input: whether nothing else reads the first one's input, so that it may be
-            overwritten.
-    """
+    """As said in `keras_resblocks.layers.kernels`."""
     calls, rest = [], list(layers)
     while rest:
         unit = _leading_unit(rest, owns_input and not calls)
         calls.append(_fused(unit, stock) if unit else inlined(rest[0]))
         del rest[: len(unit) or 1]
-    return _where(_is_tensor, calls, list(map(stock, layers)))
+    return where(_is_tensor, calls, map(stock, layers))
 
 
 def pooling(kind, pool_size, strides, amounts, data_format):
-    """A function that pools, the padding left out of account; None where it is uneven.
-
-    Args:
-        amounts: what to pad, a pair for each spatial axis.
-    """
+    """As said in `keras_resblocks.layers.kernels`; None where the padding is uneven."""
     if any(before != after for before, after in amounts):
         return None
     view = _View(len(pool_size), data_format)
@@ -118,13 +112,7 @@ def _is_padding_of(layer, conv):
 
 
 def _is_norm(layer):
-    return (
-        type(layer) is keras.layers.BatchNormalization
-        and not getattr(layer, "renorm", False)
-        and layer.activity_regularizer is None
-        and layer.variable_dtype in ("float32", "float64")
-        and _data_format_of_norm(layer) is not None
-    )
+    return is_batch_normalization(layer) and layer.variable_dtype in ("float32", "float64")
 
 
 def _is_relu(layer):
@@ -137,12 +125,7 @@ def _is_relu(layer):
 
 def _fit(conv, norm):
     same_dtype = conv.compute_dtype == norm.compute_dtype
-    return same_dtype and conv.data_format == _data_format_of_norm(norm)
-
-
-def _data_format_of_norm(norm):
-    ndim = norm.input_spec.ndim
-    return {ndim - 1: "channels_last", 1: "channels_first"}.get(norm.axis % ndim)
+    return same_dtype and conv.data_format == data_format_of(norm)
 
 
 def _fused(layers, stock):
@@ -152,7 +135,7 @@ def _fused(layers, stock):
     if _is_relu(first):
         return _relu
     if _is_norm(first):
-        view = _View(first.input_spec.ndim - 2, _data_format_of_norm(first))
+        view = _View(first.input_spec.ndim - 2, data_format_of(first))
         head = _norm(first, view)
     else:
         view = _View(first.rank, first.data_format)
@@ -167,28 +150,12 @@ def _fused(layers, stock):
         return view.leave(x)
 
     if _is_norm(first):
-        return _where(_is_unmasked, [fused], list(map(stock, layers)))
+        return where(is_unmasked, [fused], map(stock, layers))
     return fused
-
-
-def _where(is_known, calls, stock_calls):
-    """The calls, one after another, for inputs of a known kind; else those of the stock layers."""
-
-    def call(inputs, training):
-        for function in calls if is_known(inputs) else stock_calls:
-            inputs = function(inputs, training)
-        return inputs
-
-    return call
 
 
 def _is_tensor(inputs):
     return isinstance(inputs, torch.Tensor)  # and not a symbolic one of Keras's
-
-
-def _is_unmasked(inputs):
-    # Only a normalization heeds a mask, which a convolution before it would have dropped.
-    return getattr(inputs, "_keras_mask", None) is None
 
 
 def _relu(x, training):

@@ -1,0 +1,69 @@
+"""The fused operations of TensorFlow."""
+
+import keras
+import pytest
+from fused import IMAGES, unit_pair
+from helpers import assert_close, make_block, model_of, random_array, shape_of, snapshot
+
+import keras_resblocks as kr
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow")
+
+
+def operations(layer, shape, training=True, dtype="float32"):
+    """The names of the operations in the graph of a layer's call."""
+    import tensorflow as tf
+
+    function = tf.function(lambda x: layer(x, training=training))
+    graph = function.get_concrete_function(tf.TensorSpec(shape, dtype)).graph
+    return [operation.type for operation in graph.get_operations()]
+
+
+def count(layer, shape=IMAGES, **options):
+    return operations(layer, shape, **options).count("FusedBatchNormV3")
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("preactivation", [True, False])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_each_normalization_is_one_operation(rank, preactivation, training):
+    shape = shape_of(rank, 4)
+    block = kr.BottleneckBlock(2, expansion=2, preactivation=preactivation)
+    block.build(shape)
+    assert count(block, shape, training=training) == 3
+    assert count(block, (None,) * (rank + 1) + (4,), training=training) == 3
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_in_mixed_precision(dtype):
+    block = make_block("residual", 4, dtype=dtype)
+    block.build(IMAGES)
+    assert count(block) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fused": False},
+        {"data_format": "channels_first"},
+        {"dtype": "float64"},
+        {"normalization": "group"},
+        {"normalization": keras.layers.BatchNormalization(synchronized=True)},
+    ],
+    ids=str,
+)
+def test_others_are_as_keras_computes_them(options):
+    block = kr.ResidualBlock(4, **options)
+    assert not count(model_of(block, shape=(2, 4, 4, 4)), (2, 4, 4, 4))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_compiled_by_xla(batch):
+    import tensorflow as tf
+
+    x = random_array((batch, 1, 1, 4) if batch == 1 else IMAGES)
+    pair = unit_pair(x.shape)
+    calls = [lambda x, unit=unit: unit(x, training=True) for unit in pair]
+    assert_close(*(tf.function(call, jit_compile=True)(x) for call in calls))
+    for a, b in zip(*map(snapshot, pair)):  # the variance is the biased one there too
+        assert_close(a, b)
