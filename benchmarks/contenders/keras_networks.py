@@ -53,7 +53,7 @@ def contenders(backend):
             load=lambda path, work: _load(f"{path}.keras"),
             requires=requires,
         )
-    if backend == "torch":  # the others fuse by themselves
+    if backend != "jax":  # which fuses by itself
         yield on(
             name="keras_resblocks, not fused",
             takes=_taker("training", lambda network: True),

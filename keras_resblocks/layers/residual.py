@@ -301,7 +301,8 @@ class ResidualBlock(Block):
             `fold_batch_norm` makes them.
         fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
             backend's own fused operations, to the same results but for rounding: faster on
-            PyTorch; TensorFlow and JAX do so by themselves. False: by a call of each Keras layer.
+            PyTorch, and on TensorFlow, where it is the normalizations; JAX fuses by itself.
+            False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels

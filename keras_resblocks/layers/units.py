@@ -25,7 +25,8 @@ class ConvComposite(KernelComposite):
             which it then has a bias instead of; what `fold_batch_norm` makes.
         fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
             backend's own fused operations, to the same results but for rounding: faster on
-            PyTorch; TensorFlow and JAX do so by themselves. False: by a call of each Keras layer.
+            PyTorch, and on TensorFlow, where it is the normalizations; JAX fuses by itself.
+            False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
     """
 

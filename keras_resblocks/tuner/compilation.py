@@ -4,7 +4,6 @@ import contextlib
 import os
 
 import keras
-import numpy as np
 
 
 @contextlib.contextmanager
@@ -92,65 +91,6 @@ def steps_per_execution(samples, batch_size):
     if samples is None or keras.backend.backend() == "torch":
         return 1
     return min(16, max(1, -(-samples // batch_size) // 4))
-
-
-def even_batch_size(samples, batch_size):
-    """The largest batch size of no more than that and at least half which leaves no remainder.
-
-    A last batch of another size would be compiled for itself. The size given if there is none.
-    """
-    sizes = range(batch_size, batch_size // 2, -1)
-    return next((size for size in sizes if samples % size == 0), batch_size)
-
-
-class FullBatches(keras.utils.PyDataset):
-    """Arrays in batches of one size; the last of an epoch is filled up with its first samples.
-
-    Args:
-        x, y: arrays.
-        batch_size: no more than there are samples.
-        shuffle: whether each epoch has an order of its own.
-    """
-
-    def __init__(self, x, y, batch_size, shuffle=True):
-        super().__init__(max_queue_size=0)  # a thread would draw the orders at its own time
-        self.x, self.y = x, y
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self._order = np.arange(len(x))
-        self.on_epoch_end()
-
-    def __len__(self):
-        return -(-len(self.x) // self.batch_size)
-
-    def __getitem__(self, index):
-        begin = index * self.batch_size
-        rows = self._order.take(range(begin, begin + self.batch_size), mode="wrap")
-        return self.x[rows], self.y[rows]
-
-    def on_epoch_end(self):
-        if self.shuffle:
-            np.random.shuffle(self._order)  # which `keras.utils.set_random_seed` governs
-
-
-def full_batches(args, kwargs, batch_size):
-    """The arguments for `fit` whose training compiles one size of batches alone.
-
-    JAX compiles a last batch of fewer samples for itself, which takes as long again: there, NumPy
-    arrays become `FullBatches`. On another backend, and with arguments that these do not know, all
-    stays as it is.
-    """
-    unknown = {"sample_weight", "validation_split", "steps_per_epoch"}
-    if keras.backend.backend() != "jax" or len(args) > 2 or unknown & set(kwargs):
-        return args, kwargs
-    names = ("x", "y")[len(args) :]
-    x, y = (*args, *(kwargs.get(name) for name in names))
-    are_arrays = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
-    if not are_arrays or len(x) < batch_size or len(x) % batch_size == 0:
-        return args, kwargs
-    data = FullBatches(x, y, batch_size, kwargs.get("shuffle", True))
-    others = {key: value for key, value in kwargs.items() if key not in ("x", "y", "batch_size")}
-    return (data,), {**others, "shuffle": False}  # which would be of the batches
 
 
 def build_training(model, targets):

@@ -14,14 +14,9 @@ from keras_resblocks.layers.attention import attention
 from keras_resblocks.layers.inception import branches_v1
 from keras_resblocks.models import InceptionSpec, ResNetSpec, cost, create_model
 from keras_resblocks.models.structure import structure
-from keras_resblocks.tuner import recipes, space
+from keras_resblocks.tuner import batches, recipes, space
 from keras_resblocks.tuner.budget import Budget
-from keras_resblocks.tuner.compilation import (
-    build_training,
-    even_batch_size,
-    full_batches,
-    steps_per_execution,
-)
+from keras_resblocks.tuner.compilation import build_training, steps_per_execution
 from keras_resblocks.tuner.hyperparameters import l2
 
 # The branches of an inception block that outputs 16 times `u` channels, by its kind: as in
@@ -293,10 +288,10 @@ class NetworkHyperModel(keras_tuner.HyperModel):
             model.steps_per_execution = steps_per_execution(samples, batch_size)
         validation_samples = _samples(kwargs.get("validation_data"))
         if validation_samples is not None:
-            even = even_batch_size(validation_samples, batch_size)
+            even = batches.even_batch_size(validation_samples, batch_size)
             kwargs.setdefault("validation_batch_size", even)
         build_training(model, args[1] if len(args) > 1 else kwargs.get("y"))
-        args, kwargs = full_batches(args, kwargs, batch_size)
+        args, kwargs = batches.for_fit(args, kwargs, batch_size)
         return super().fit(hp, model, *args, callbacks=callbacks, **kwargs)
 
     @property

@@ -42,7 +42,9 @@ def _is_norm(layer):
 def _norm(norm):
     """The function of `(inputs, training)` that a normalization computes."""
     channels = norm.input_spec.axes[norm.axis]
-    nothing, zeros, ones = (np.full(*of, "float32") for of in ((0, 0), (channels, 0), (channels, 1)))
+    nothing, zeros, ones = (
+        np.full(*of, "float32") for of in ((0, 0), (channels, 0), (channels, 1))
+    )
 
     def call(inputs, training):
         x = tf.cast(inputs, norm.compute_dtype)
