@@ -155,8 +155,7 @@ class KernelComposite(Composite):
     def kernel_options(self):
         """The options for a sublayer with a kernel."""
         return {
-            # From its config: one initializer object gives equal shapes equal values.
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_initializer": fresh(self.kernel_initializer),
             "kernel_regularizer": self.kernel_regularizer,
             "kernel_constraint": self.kernel_constraint,
         }
@@ -168,6 +167,16 @@ class KernelComposite(Composite):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
         }
+
+
+def fresh(initializer):
+    """A copy of an initializer: a single one would give equal shapes equal values.
+
+    Not by `keras.initializers.serialize`, which imports TensorFlow on any backend: that takes
+    seconds and hundreds of megabytes.
+    """
+    is_copied = isinstance(initializer, keras.initializers.Initializer)
+    return initializer.clone() if is_copied else initializer
 
 
 def _freeze(layer):

@@ -6,7 +6,7 @@ import keras
 
 from keras_resblocks import validation
 from keras_resblocks.layers import kernels, steps, templates
-from keras_resblocks.layers.composite import Composite, KernelComposite
+from keras_resblocks.layers.composite import Composite, KernelComposite, fresh
 from keras_resblocks.layers.wiring import Chain, Concatenation
 
 
@@ -66,7 +66,7 @@ class ConvComposite(KernelComposite):
             "padding": self.padding,
             "use_bias": self.use_bias,
             **self.kernel_options(),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "bias_initializer": fresh(self.bias_initializer),
             "bias_regularizer": self.bias_regularizer,
             "bias_constraint": self.bias_constraint,
             "folded": self.folded,

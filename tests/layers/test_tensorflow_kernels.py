@@ -48,11 +48,12 @@ def test_in_mixed_precision(dtype):
         {"data_format": "channels_first"},
         {"dtype": "float64"},
         {"normalization": "group"},
-        {"normalization": keras.layers.BatchNormalization(synchronized=True)},
+        {"normalization": lambda: keras.layers.BatchNormalization(synchronized=True)},
     ],
-    ids=str,
+    ids=["not wanted", "channels first", "float64", "group", "synchronized"],
 )
 def test_others_are_as_keras_computes_them(options):
+    options = {key: value() if callable(value) else value for key, value in options.items()}
     block = kr.ResidualBlock(4, **options)
     assert not count(model_of(block, shape=(2, 4, 4, 4)), (2, 4, 4, 4))
 

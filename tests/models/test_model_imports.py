@@ -29,6 +29,25 @@ def test_import_on_a_backend_adds_only_the_package_itself(backend):
     assert run_python(IMPORTS, backend=backend).split() == ["keras_resblocks"]
 
 
+def test_building_a_model_imports_no_other_backend():
+    others = run_python(
+        """
+        import sys
+
+        import keras
+        import keras_resblocks as kr
+
+        before = set(sys.modules)
+        spec = kr.ResNetSpec("residual", (2, 1), 4, input_shape=(8, 8, 3), classes=2)
+        options = {"activation": "elu", "attention": "squeeze_excite", "kernel_regularizer": "l2"}
+        model = kr.create_model(spec, **options)
+        model(keras.ops.zeros((1, 8, 8, 3)), training=True)
+        print(*{"tensorflow", "jax", "torch"} & (set(sys.modules) - before))
+        """
+    )
+    assert not others.split()  # Keras's own `serialize` would import TensorFlow
+
+
 def test_a_missing_optional_package_is_not_missed():
     blocked = OPTIONAL + tuple(b for b in BACKENDS if b != keras.backend.backend())
     run = run_python(
