@@ -11,11 +11,11 @@ and on 200 of them with all images moved by up to a pixel. The clock runs during
 alarm ends the search at once, and the best epoch of a trial that is cut off counts.
 
 **overhead**, on each backend: the share of a search's wall time that is not in training steps, on
-the same grid of candidates; of KerasTuner with a plain function that builds them, and with our
-hypermodel, whose `fit` saves some of it by itself. Training steps are the time from the begin of
-an epoch to that of its validation (no batch hooks, which slow Keras down); a trial's first epoch,
-which compiles, counts as the median of its others. All else is overhead: building, tracing and
-compiling, validation, checkpoints, files, giving memory back.
+the same grid of candidates; of KerasTuner with a function that builds them of plain Keras layers,
+and with our hypermodel, whose `fit` saves some of it by itself. Training steps are the time from
+the begin of an epoch to that of its validation (no batch hooks, which slow Keras down); a trial's
+first epoch, which compiles, counts as the median of its others. All else is overhead: building,
+tracing and compiling, validation, checkpoints, files, giving memory back.
 """
 
 import argparse
@@ -43,7 +43,7 @@ BEST = {
     "ours": "keras_resblocks, our space",
 }
 OVERHEAD = {
-    "plain": "KerasTuner, a build function",
+    "plain": "KerasTuner, plain Keras layers",
     "stock": "KerasTuner, our hypermodel",
     "ours": "keras_resblocks",
 }
@@ -140,6 +140,7 @@ def main(arguments=None):
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     parser.add_argument("--backends", nargs="+", default=[backend], help="the first: for `best`")
     parser.add_argument("--parts", nargs="+", choices=("best", "overhead"))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=tuple(SETTINGS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60, help="of each search of `best`")
     parser.add_argument("--epochs", type=int, help="of a trial of `best`")
@@ -159,7 +160,7 @@ def main(arguments=None):
         f"{computer}; Python {platform.python_version()}, {versions}.",
     ]
     if "best" in parts:
-        for setting in SETTINGS:
+        for setting in args.settings:
             report += best(setting, args)
     if "overhead" in parts:
         for backend in args.backends:

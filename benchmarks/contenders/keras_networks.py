@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from benchmarks.contenders import Contender
+from benchmarks.contenders.flat_network import flat_network
 
 OURS = ("keras_resblocks",)
 
@@ -17,7 +18,7 @@ def contenders(backend):
         ("keras.applications", applications, {"resnet50_keras"}.__contains__, ()),
         ("keras_hub", hub, {"resnet50"}.__contains__, ("keras_hub",)),
         ("kimm", kimm, {"resnet50"}.__contains__, ("kimm",)),
-        ("the same network flat", flat, _is_flat_known, ()),
+        ("the same network flat", flat, FLAT.__contains__, ()),
     ]
     ways = {"predict_on_batch": predict_on_batch, "compiled": compiled}
     yield on(
@@ -145,49 +146,15 @@ def kimm(work):
     )
 
 
-def _is_flat_known(network):
-    return network in ("resnet50", "resnet20_cifar")
-
-
 def flat(work):
     """The layers of our network one by one, all of them Keras's own, without a block."""
-    from keras import Input, Model, layers, ops
+    return flat_network(work.shape, work.classes, **FLAT[work.network])
 
-    def unit(x, filters, size=1, strides=1, activation=True):
-        if size > 1 and strides > 1:
-            x = layers.ZeroPadding2D(size // 2)(x)
-        padding = "valid" if strides > 1 else "same"
-        x = layers.Conv2D(filters, size, strides, padding, use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-        return layers.ReLU()(x) if activation else x
 
-    def block(x, filters, strides, is_bottleneck):
-        if is_bottleneck:
-            y = unit(unit(x, filters), filters, 3, strides)
-            y = unit(y, 4 * filters, activation=False)
-        else:
-            y = unit(unit(x, filters, 3, strides), filters, 3, activation=False)
-        if x.shape != y.shape:
-            if is_bottleneck:
-                x = unit(x, 4 * filters, 1, strides, activation=False)
-            else:  # option A: no parameters
-                x = ops.pad(x[:, ::strides, ::strides], [[0, 0]] * 3 + [[0, filters // 2]])
-        return layers.ReLU()(layers.Add()([x, y]))
-
-    is_bottleneck = work.network == "resnet50"
-    inputs = Input(work.shape)
-    if is_bottleneck:
-        x = layers.ZeroPadding2D(1)(unit(inputs, 64, 7, 2))  # of what is not negative
-        x = layers.MaxPooling2D(3, 2)(x)
-        depths, width = (3, 4, 6, 3), 64
-    else:
-        x, depths, width = unit(inputs, 16, 3), (3, 3, 3), 16
-    for stage, depth in enumerate(depths):
-        for i in range(depth):
-            strides = 2 if stage and not i else 1
-            x = block(x, width * 2**stage, strides, is_bottleneck)
-    x = layers.GlobalAveragePooling2D()(x)
-    return Model(inputs, layers.Dense(work.classes)(x))
+FLAT = {
+    "resnet50": {"block": "bottleneck", "depths": (3, 4, 6, 3), "width": 64, "stem": "large"},
+    "resnet20_cifar": {"block": "residual", "depths": (3, 3, 3), "width": 16, "zero_pad": True},
+}
 
 
 # The steps.

@@ -3,7 +3,15 @@
 import keras
 import pytest
 from fused import IMAGES, unit_pair
-from helpers import assert_close, make_block, model_of, random_array, shape_of, snapshot
+from helpers import (
+    assert_close,
+    make_block,
+    model_of,
+    random_array,
+    shape_of,
+    snapshot,
+    to_numpy,
+)
 
 import keras_resblocks as kr
 
@@ -68,3 +76,32 @@ def test_compiled_by_xla(batch):
     assert_close(*(tf.function(call, jit_compile=True)(x) for call in calls))
     for a, b in zip(*map(snapshot, pair)):  # the variance is the biased one there too
         assert_close(a, b)
+
+
+def test_second_derivatives():
+    import tensorflow as tf
+
+    unit = unit_pair(activation=None)[0]
+
+    def written_out(x):  # in which Keras's own, by `tf.nn.moments`, is off by a percent
+        gamma, beta, kernel = (
+            keras.ops.cast(w, x.dtype) for w in (unit.norm.gamma, unit.norm.beta, unit.conv.kernel)
+        )
+        y = tf.nn.conv2d(x, kernel, 1, "SAME")
+        y -= tf.reduce_mean(y, (0, 1, 2))
+        return gamma * y / tf.sqrt(tf.reduce_mean(y**2, (0, 1, 2)) + unit.norm.epsilon) + beta
+
+    def of_penalty(function, x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                total = tf.reduce_sum(function(x) ** 3)
+            penalty = tf.reduce_sum(inner.gradient(total, x) ** 2)
+        return outer.gradient(penalty, x)
+
+    x = tf.constant(random_array(IMAGES))
+    actual = of_penalty(lambda x: unit(x, training=True), x)
+    expected = of_penalty(written_out, tf.cast(x, "float64"))
+    scale = float(abs(to_numpy(expected)).max())
+    assert_close(to_numpy(actual) / scale, to_numpy(expected) / scale)
