@@ -26,7 +26,7 @@ def fuse(layers, stock, inlined, owns_input=False):
 
 
 def pooling(*args):
-    """None."""
+    """None: what Keras calls is one operation already."""
     return None
 
 
