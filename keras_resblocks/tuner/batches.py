@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_resblocks.tuner.compilation import is_on_tensorflow_cpu
+
 # Of `fit`: what has to do with single samples, or with their number.
 _UNKNOWN = {"sample_weight", "validation_split", "steps_per_epoch", "validation_steps"}
 
@@ -30,23 +32,29 @@ def for_fit(args, kwargs, batch_size):
         return args, kwargs
     names = ("x", "y")[len(args) :]
     x, y = (*args, *(kwargs.get(name) for name in names))
-    if not (isinstance(x, np.ndarray) and isinstance(y, np.ndarray)) or len(x) != len(y):
+    if not _are_samples((x, y)):
         return args, kwargs
     shuffle = kwargs.get("shuffle", True)
     others = {key: value for key, value in kwargs.items() if key not in ("x", "y", "batch_size")}
     others["shuffle"] = False  # which would be of the batches
     if keras.backend.backend() == "jax" and len(x) > batch_size and len(x) % batch_size:
         return (FullBatches(x, y, batch_size, shuffle),), others
-    if _is_on_tensorflow_cpu():
+    if is_on_tensorflow_cpu():
         validation = others.get("validation_data")
-        if (
-            isinstance(validation, tuple)
-            and [type(part) for part in validation] == [np.ndarray] * 2
-        ):
+        if _are_samples(validation):
             size = others.pop("validation_batch_size", None) or batch_size
             others["validation_data"] = threadless(*validation, size, shuffle=False)
         return (threadless(x, y, batch_size, shuffle),), others
     return args, kwargs
+
+
+def _are_samples(data):
+    """Whether this is a pair of arrays, of as many images as labels."""
+    is_pair = isinstance(data, tuple) and len(data) == 2
+    if not (is_pair and all(isinstance(part, np.ndarray) for part in data)):
+        return False
+    x, y = data
+    return len(x) == len(y)
 
 
 class FullBatches(keras.utils.PyDataset):
@@ -97,11 +105,3 @@ def threadless(x, y, batch_size, shuffle):
 
 def _dtype_in_keras(array):
     return keras.config.floatx() if np.issubdtype(array.dtype, np.floating) else array.dtype
-
-
-def _is_on_tensorflow_cpu():
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf  # Keras does not tell
-
-    return not tf.config.list_physical_devices("GPU")

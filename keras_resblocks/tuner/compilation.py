@@ -40,6 +40,15 @@ def _update(jax, cache, options):
     cache.reset_cache()  # it is opened once, with the folder of that time
 
 
+def is_on_tensorflow_cpu():
+    """Whether TensorFlow is the backend and sees no GPU."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf  # Keras does not tell
+
+    return not tf.config.list_physical_devices("GPU")
+
+
 @contextlib.contextmanager
 def plain_graphs():
     """Leaves TensorFlow's graphs on a CPU as they are traced.
@@ -47,14 +56,11 @@ def plain_graphs():
     To rewrite them takes a quarter of the time that a network takes to begin, and makes no step
     faster: what could be gained there is in the convolutions, which stay what they are.
     """
-    if keras.backend.backend() != "tensorflow":
+    if not is_on_tensorflow_cpu():  # on a GPU, the layout of images is rewritten
         yield
         return
     import tensorflow as tf  # Keras has no way to its settings
 
-    if tf.config.list_physical_devices("GPU"):  # where the layout of images is rewritten
-        yield
-        return
     option = "disable_meta_optimizer"
     before = tf.config.optimizer.get_experimental_options()[option]
     tf.config.optimizer.set_experimental_options({option: True})
