@@ -42,17 +42,12 @@ def _is_norm(layer):
 def _norm(norm):
     """The function of `(inputs, training)` that a normalization computes."""
     channels = norm.input_spec.axes[norm.axis]
-    nothing, zeros, ones = (
-        np.full(*of, "float32") for of in ((0, 0), (channels, 0), (channels, 1))
-    )
+    nothing = np.zeros(0, "float32")
+    zeros, ones = np.zeros(channels, "float32"), np.ones(channels, "float32")
 
     def call(inputs, training):
         x = tf.cast(inputs, norm.compute_dtype)
-        images = x if x.shape.rank == 4 else tf.reshape(x, (-1, 1, 1, channels))
-        outputs = (move if training and norm.trainable else keep)(images)
-        if x.shape.rank == 4:
-            return outputs
-        return tf.ensure_shape(tf.reshape(outputs, tf.shape(x)), x.shape)
+        return (move if training and norm.trainable else keep)(x)
 
     def keep(x):
         mean, variance = norm.moving_mean, norm.moving_variance
@@ -80,4 +75,14 @@ def _norm(norm):
             is_training=is_training,
         )
 
-    return call
+    return call if norm.input_spec.ndim == 4 else _of_images(call, channels)
+
+
+def _of_images(call, channels):
+    """What a function of images makes of signals or volumes, where positions do not matter."""
+
+    def reshaped(inputs, training):
+        outputs = call(tf.reshape(inputs, (-1, 1, 1, channels)), training)
+        return tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
+
+    return reshaped

@@ -149,7 +149,7 @@ def _fused(layers, stock):
             x = operation(x, training)
         return view.leave(x)
 
-    if _is_norm(first):
+    if _is_norm(first):  # a convolution before it would have dropped the mask
         return where(is_unmasked, [fused], map(stock, layers))
     return fused
 
