@@ -4,11 +4,9 @@ The folder has the options (`arguments.json`), KerasTuner's project (`search`) o
 study, and in the end the report (`report`) and the best model (`best.keras`).
 """
 
-import argparse
 import contextlib
 import importlib.util
 import os
-import pathlib
 import shlex
 import shutil
 import signal
@@ -18,157 +16,21 @@ import threading
 import keras
 import keras_tuner
 
-from keras_resblocks import tuner, validation
-from keras_resblocks.cli import data, launch, search
-from keras_resblocks.tuner import storage
-from keras_resblocks.tuner.hypermodels import ARGUMENTS
-from keras_resblocks.tuner.studies.search import open_storage
-
-ARGUMENTS_FILE = "arguments.json"
-PROJECT = "search"
-OBJECTIVE = "val_accuracy"
-TRIALS, EPOCHS, BATCH_SIZE = 12, 10, 64  # where nothing is said
-
-TUNERS = {
-    "random": tuner.RandomSearch,
-    "grid": tuner.GridSearch,
-    "hyperband": tuner.Hyperband,
-    "bayesian": tuner.BayesianOptimization,
-}
-NETWORKS = {"resnet": tuner.ResNetHyperModel, "inception": tuner.InceptionHyperModel}
-# Of the hypermodel, beside the lists.
-_SETTINGS = (
-    *("max_params", "max_macs", "max_activation_memory"),
-    *("stages", "per_stage", "schedule_epochs"),
+from keras_resblocks import tuner
+from keras_resblocks.cli import data, launch
+from keras_resblocks.cli.options import (
+    ARGUMENTS_FILE,
+    BATCH_SIZE,
+    EPOCHS,
+    NETWORKS,
+    OBJECTIVE,
+    PROJECT,
+    TRIALS,
+    TUNERS,
+    space_of,
 )
-_WORDS = {"none": None, "true": True, "false": False}
-# Of the command, not of the search.
-_PASSING = ("run", "parser", "is_own", "out", "overwrite")
-
-
-def _lists():
-    """For each list of the search space: the names that it may have, and its default, as text."""
-
-    def text(values):
-        values = values if isinstance(values, (list, tuple)) else (values,)
-        return " ".join("none" if value is None else str(value) for value in values)
-
-    lists = {}
-    for argument, known in ARGUMENTS.items():
-        defaults = {
-            name: text(network.defaults[argument])
-            for name, network in NETWORKS.items()
-            if argument in network.defaults
-        }
-        if defaults == dict.fromkeys(NETWORKS, defaults.get("resnet")):
-            lists[argument] = known.names, f"({defaults['resnet']})"
-        else:
-            each = (f"{network}: {default}" for network, default in defaults.items())
-            lists[argument] = known.names, f"({', '.join(each)})"
-    return lists
-
-
-LISTS = _lists()
-
-
-def options_of(args):
-    """The options of a search among the arguments of the command.
-
-    Raises:
-        ValueError: for those that do not go together.
-    """
-    options = _of_the_search(args)
-    if pathlib.Path(options.data).exists() and options.data != "digits":
-        options.data = os.path.abspath(options.data)  # `resume` may be called from elsewhere
-    if options.storage and "://" not in options.storage:
-        options.storage = os.path.abspath(options.storage)
-    options.backend = options.backend or keras.backend.backend()
-    _check(options)
-    return options
-
-
-def _of_the_search(args):
-    return argparse.Namespace(**{k: v for k, v in vars(args).items() if k not in _PASSING})
-
-
-def _check(options):
-    if (options.study is None) != (options.storage is None):
-        raise ValueError("`--study` and `--storage` go together")
-    if options.study:
-        for name in ("tuner", "small_first", "warm_start", "workers", "gpus"):
-            if getattr(options, name):
-                raise ValueError(
-                    f"`--{name.replace('_', '-')}` is not for `--study`, which Optuna searches. "
-                    "For more workers, start the command in other processes, each with an `--out` "
-                    "of its own"
-                )
-    if options.tuner == "hyperband" and options.trials:
-        raise ValueError("`--trials` is not for `--tuner hyperband`, whose `--epochs` tell them")
-    if options.batch_size and options.batch_sizes:
-        raise ValueError("`--batch-size` and `--batch-sizes` do not go together")
-    for name in LISTS.keys() - NETWORKS[options.network].defaults.keys():
-        if getattr(options, name):
-            option = name.replace("_", "-")
-            raise ValueError(f"`--{option}` is not for `--network {options.network}`")
-    if options.workers is not None:
-        validation.positive_int("--workers", options.workers)
-
-
-def check_free(folder, overwrite):
-    """Checks that a folder has no search that would be lost.
-
-    Raises:
-        ValueError: if it has one.
-    """
-    has_search = is_search(folder) or any((folder / PROJECT).glob("trial_*"))
-    if has_search and not overwrite:
-        raise ValueError(
-            f"{folder} has a search in it. Go on with it: resume {shlex.quote(str(folder))}; or "
-            "begin anew: --overwrite"
-        )
-
-
-def is_search(folder):
-    """Whether a folder is that of a search of the command line."""
-    return any(folder.glob(f"{ARGUMENTS_FILE}*"))
-
-
-def read_options(folder):
-    """The options of the search in a folder.
-
-    Raises:
-        ValueError: if they are not there, or damaged.
-    """
-    path = folder / ARGUMENTS_FILE
-    if not is_search(folder):
-        raise ValueError(f"{folder} has no search of this command in it: {path} is missing")
-    parser = argparse.ArgumentParser()
-    search.add_arguments(parser)
-    defaults = vars(_of_the_search(parser.parse_args(["digits"])))
-    options = storage.read_intact(path)
-    if not isinstance(options, dict) or "data" not in options or options.keys() - defaults.keys():
-        raise ValueError(
-            f"{path} must hold the arguments of the search, but it is damaged. Put a copy in its "
-            "place, or begin anew: search DATA --overwrite"
-        )
-    return argparse.Namespace(**{**defaults, **options})
-
-
-def change_options(options, args):
-    """Changes the options of a search to what `resume` was given.
-
-    Raises:
-        ValueError: for what cannot be changed.
-    """
-    if options.tuner == "hyperband" and args.epochs not in (None, options.epochs):
-        raise ValueError("`--epochs` must stay as they were in a search of `--tuner hyperband`")
-    if args.workers is not None or args.gpus is not None:
-        options.workers = options.gpus = None
-    for name in ("backend", "trials", "epochs", "retrain", "workers", "gpus", "logs", "restart"):
-        value = getattr(args, name)
-        if value not in (None, False):
-            setattr(options, name, value)
-    _check(options)
+from keras_resblocks.tuner import storage
+from keras_resblocks.tuner.studies.search import open_storage
 
 
 def choose_backend(backend, args):
@@ -215,21 +77,6 @@ def _open(url):
         return open_storage(url)
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise ValueError(f"`--storage` cannot be opened: {error}") from None
-
-
-def _values(words):
-    """What a list of the search space says."""
-    if len(words) == 1 and ":" in words[0]:
-        low, high, *sampling = words[0].split(":")
-        return tuner.Range(_value(low), _value(high), sampling=":".join(sampling) or "linear")
-    return [_value(word) for word in words]
-
-
-def _value(word):
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return number(word)
-    return _WORDS.get(word.lower(), word)
 
 
 _interrupted = threading.Event()
@@ -283,7 +130,9 @@ class Job:
         self.data = data.load(
             options.data, size=options.size, grayscale=options.grayscale, seed=options.seed
         )
-        self.hypermodel = self._hypermodel()
+        self.hypermodel = NETWORKS[options.network](
+            self.data.x.shape[1:], self.data.classes, **space_of(options)
+        )
 
     def begin(self, overwrite=False):
         """Searches in a folder that has no search yet; the exit status."""
@@ -331,17 +180,6 @@ class Job:
             self._search(engine)  # over at once, where the workers have searched
             self._finish(engine, self._best_of_tuner)
         return 0
-
-    def _hypermodel(self):
-        given = {name: getattr(self.options, name) for name in (*_SETTINGS, *LISTS)}
-        given = {name: value for name, value in given.items() if value is not None}
-        if self.options.mixed_precision:
-            given["dtype"] = f"mixed_{self.options.mixed_precision}"
-        return NETWORKS[self.options.network](
-            self.data.x.shape[1:],
-            self.data.classes,
-            **{name: _values(value) if name in LISTS else value for name, value in given.items()},
-        )
 
     def _tuner(self):
         options = self.options

@@ -20,16 +20,16 @@ def add_arguments(parser):
 
 def run(args):
     """Writes the report and prints its table; the exit status."""
-    from keras_resblocks.cli import job
+    from keras_resblocks.cli import job, options
     from keras_resblocks.tuner import report
 
     if (args.folder is None) == (args.study is None) or (args.study and not args.storage):
         raise ValueError("Say of what: DIR, or --study NAME --storage URL")
     study, storage, objective = args.study, args.storage, args.objective
-    if args.folder and job.is_search(args.folder):
-        options = job.read_options(args.folder)
-        study, storage = options.study, options.storage
-        objective = objective or job.OBJECTIVE
+    if args.folder and options.is_search(args.folder):
+        searched = options.read_options(args.folder)
+        study, storage = searched.study, searched.storage
+        objective = objective or options.OBJECTIVE
     source = job.load_study(study, storage) if study else args.folder
     out = args.out or (args.folder and args.folder / "report")
     found = report(source, out, objective=objective)

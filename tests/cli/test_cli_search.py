@@ -12,17 +12,17 @@ from commands import QUICK, TINY, run, start, write_folder, write_npz
 from helpers import BACKENDS, is_installed
 
 from keras_resblocks import cost
-from keras_resblocks.cli import job, search
+from keras_resblocks.cli import job, options
 from keras_resblocks.tuner import Range
 
 
 def job_of(folder, *arguments):
     """The search that these arguments stand for."""
     parser = argparse.ArgumentParser()
-    search.add_arguments(parser)
+    options.add_arguments(parser)
     npz = write_npz(folder / "images.npz")
     args = parser.parse_args([str(npz), *map(str, arguments)])
-    return job.Job(folder / "out", job.options_of(args))
+    return job.Job(folder / "out", options.options_of(args))
 
 
 def accuracy_of(printed):
@@ -60,8 +60,8 @@ LISTS = {
 
 
 def test_every_list_of_the_networks_is_an_option():
-    known = {name for network in job.NETWORKS.values() for name in network.defaults}
-    assert job.LISTS.keys() == known == LISTS.keys()
+    known = {name for network in options.NETWORKS.values() for name in network.defaults}
+    assert options.LISTS.keys() == known == LISTS.keys()
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -69,7 +69,7 @@ def test_a_list_reaches_the_search_space(name, tmp_path):
     words, values = LISTS[name]
     network = ["--network", "inception"] if name == "kinds" else []
     made = job_of(tmp_path, f"--{name.replace('_', '-')}", *words, *network)
-    choices = made.hypermodel.options[job.ARGUMENTS[name].option]
+    choices = made.hypermodel.options[options.ARGUMENTS[name].option]
     assert list(choices.labels.values()) == values
 
 
@@ -106,7 +106,7 @@ def test_numbers_may_be_a_range(word, expected, tmp_path):
         ),
         (["--network", "inception"], lambda made: type(made.hypermodel).__name__[:4], "Ince"),
         (["--batch-size", 7], lambda made: made._fit_arguments(1)["batch_size"], 7),
-        ([], lambda made: made._fit_arguments(1)["batch_size"], job.BATCH_SIZE),
+        ([], lambda made: made._fit_arguments(1)["batch_size"], options.BATCH_SIZE),
     ],
 )
 def test_an_option_has_its_effect(arguments, read, expected, tmp_path):
@@ -216,7 +216,7 @@ KINDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_search_ends_with_a_tested_model(kind, tmp_path, capsys):
-    tuner = ["--tuner", kind] if kind in job.TUNERS else []
+    tuner = ["--tuner", kind] if kind in options.TUNERS else []
     space = TINY if kind != "inception" else ("--stages", 1, "--widths", 16)
     npz = write_npz(tmp_path / "images.npz")
     out = ("--out", tmp_path / "out")
@@ -253,8 +253,8 @@ def test_a_search_goes_on_with_more_trials_from_anywhere(tmp_path, capsys, monke
     (line,) = trials_of(printed)
     assert line.startswith("trial  3 of 3")
     assert accuracy_of(printed) >= 0
-    options = json.loads((tmp_path / "out" / "arguments.json").read_text())
-    assert (options["trials"], options["epochs"]) == (3, 1)
+    written = json.loads((tmp_path / "out" / "arguments.json").read_text())
+    assert (written["trials"], written["epochs"]) == (3, 1)
 
 
 def ended(out):
@@ -322,8 +322,8 @@ def test_without_its_arguments_a_search_cannot_go_on(damage, message, tmp_path, 
 
 
 def test_hyperbands_epochs_stay_as_they_were(tmp_path, capsys):
-    options = {"data": "digits", "epochs": 4, "tuner": "hyperband"}
-    (tmp_path / "arguments.json").write_text(json.dumps(options))
+    arguments = {"data": "digits", "epochs": 4, "tuner": "hyperband"}
+    (tmp_path / "arguments.json").write_text(json.dumps(arguments))
     assert run("resume", tmp_path, "--epochs", 8) == 2
     assert "`--epochs` must stay as they were" in capsys.readouterr().err
 
