@@ -1,6 +1,6 @@
 """What deep networks cost before their first step: to build, to trace and to compile.
 
-    python benchmarks/deep_stacks.py --backends tensorflow jax torch
+    python -m benchmarks.deep_stacks --backends tensorflow jax torch
 
 Prints a table in Markdown: process times, each network, backend and contender in a process of its
 own. **blocks** is `create_model`, **flat** the same network of Keras's own layers with the
@@ -12,11 +12,12 @@ nothing: what the first step takes longer than the second). **step** is one trai
 import argparse
 import dataclasses
 import itertools
-import json
 import os
-import subprocess
 import sys
 import time
+
+from benchmarks import processes
+from benchmarks.tables import line, table
 
 COLUMNS = ("network", "backend", "layers", "build", "trace", "compile", "step")
 BATCH = 2
@@ -168,25 +169,13 @@ def main(arguments=None):
     parser.add_argument("--backends", nargs="+", default=[backend])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    if args.measure:
-        print(json.dumps(measure(*args.networks, *args.contenders)))
-        return
-    print("\n".join(f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS))))
+    print(table(COLUMNS), flush=True)
     for case in itertools.product(args.networks, args.backends, args.contenders):
         network, backend, contender = case
-        options = ("--networks", network, "--contenders", contender, "--measure")
-        process = subprocess.run(
-            [sys.executable, __file__, *options],
-            env={**os.environ, "KERAS_BACKEND": backend},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found = json.loads(process.stdout.splitlines()[-1])
+        found = processes.alone(backend, measure, network, contender)
         times = (f"{found[name]:.1f} s" if name in found else "-" for name in COLUMNS[3:])
-        print(f"| {' | '.join((*case, *times))} |", flush=True)
+        print(line((*case, *times)), flush=True)
 
 
 if __name__ == "__main__":

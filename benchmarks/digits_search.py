@@ -1,6 +1,6 @@
 """The digits search against its targets: 98.5% on the test set, within four minutes.
 
-    python benchmarks/digits_search.py            # further arguments go to the example
+    python -m benchmarks.digits_search            # further arguments go to the example
 
 Set-up (the import of Keras and the backend) is not counted. Exits with 1 where a target is missed.
 """

@@ -1,6 +1,6 @@
 """What `remat=True` saves and what it costs: memory kept for the backward pass, and step time.
 
-    python benchmarks/remat.py --backends tensorflow jax torch
+    python -m benchmarks.remat --backends tensorflow jax torch
 
 Prints a table in Markdown. Each backend has a process of its own, in which the same network with
 and without rematerialization takes turns.
@@ -12,12 +12,12 @@ weight or statistic after the first three steps, relative to values of more than
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
+
+from benchmarks import processes
+from benchmarks.tables import table
 
 COLUMNS = ("backend", "kept", "with remat", "ratio", "step", "with remat", "ratio", "difference")
 
@@ -176,25 +176,11 @@ def main(arguments=None):
     parser.add_argument("--size", type=int, default=64, help="of the images, in pixels")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="of timed steps")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    if args.measure:
-        print(json.dumps(measure(args.network, args.size, args.batch, args.rounds)))
-        return
-    options = ("--network", args.network, "--size", args.size, "--batch", args.batch)
-    command = [sys.executable, __file__, *map(str, (*options, "--rounds", args.rounds))]
-    rows = [COLUMNS, ("---",) * len(COLUMNS)]
-    for backend in args.backends:
-        process = subprocess.run(
-            [*command, "--measure"],
-            env={**os.environ, "KERAS_BACKEND": backend},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        rows.append(row(backend, json.loads(process.stdout.splitlines()[-1])))
+    work = (args.network, args.size, args.batch, args.rounds)
+    rows = [row(name, processes.alone(name, measure, *work)) for name in args.backends]
     print(f"{args.network}, batch {args.batch}, {args.size} pixels\n")
-    print("\n".join(f"| {' | '.join(cells)} |" for cells in rows))
+    print(table(COLUMNS, rows))
 
 
 if __name__ == "__main__":

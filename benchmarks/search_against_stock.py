@@ -1,6 +1,6 @@
 """The search of `keras_resblocks.tuner` against that of KerasTuner, on the same work in one run.
 
-    python benchmarks/search_against_stock.py --backends tensorflow jax
+    python -m benchmarks.search_against_stock --backends tensorflow jax
 
 Prints its tables and writes them to `benchmarks/results/search_<device>.md`. Each search has a
 process of its own; the contenders take turns, and who begins changes from round to round.
@@ -23,12 +23,9 @@ import os
 import pathlib
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from importlib import metadata
-
-sys.path.append(str(pathlib.Path(__file__).parents[1]))  # for a run by path, as above
 
 from benchmarks import device, processes
 from benchmarks.processes import in_turns
@@ -57,7 +54,7 @@ def alone(backend, function, *args):
 
 
 def _call(function, *args):
-    import search_contenders  # and Keras, whose backend is chosen by then
+    from benchmarks import search_contenders  # and Keras, whose backend is chosen by then
 
     return getattr(search_contenders, function)(*args)
 
@@ -109,7 +106,8 @@ def overhead(backend, args):
     found = {contender: [] for contender in OVERHEAD}
     for i, contender in in_turns(tuple(OVERHEAD), args.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            run = (contender, args.trials, args.overhead_epochs, folder)
+            work = (args.overhead_pixels, args.trials, args.overhead_epochs)
+            run = (contender, *work, folder)
             found[contender].append(alone(backend, "overhead", *run))
         print(f"overhead, {backend}, run {i}, {contender}: {found[contender][-1]}", flush=True)
     columns = {
@@ -128,8 +126,8 @@ def overhead(backend, args):
         rows.append((f"ours / {OVERHEAD[other]}", *(f"{ratio:.2f}" for ratio in ratios)))
     return [
         f"## Overhead: {backend}",
-        f"{args.trials} candidates of {args.overhead_epochs} epochs; medians of {args.repeats} "
-        "runs.",
+        f"{args.trials} candidates of {args.overhead_epochs} epochs, images of "
+        f"{args.overhead_pixels} pixels; medians of {args.repeats} runs.",
         table(("contender", *columns), rows),
     ]
 
@@ -147,6 +145,7 @@ def main(arguments=None):
     parser.add_argument("--repeats", type=int, default=3, help="of `overhead`")
     parser.add_argument("--trials", type=int, default=8, help="of `overhead`, at most 8")
     parser.add_argument("--overhead-epochs", type=int, default=6, help="of a trial of `overhead`")
+    parser.add_argument("--overhead-pixels", type=int, default=8, help="8, or a multiple of it")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")
     args = parser.parse_args(arguments)
     parts = args.parts or ("best", "overhead")

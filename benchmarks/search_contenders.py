@@ -73,18 +73,20 @@ def ours(**options):
 MAKE = {"hyperresnet": hyperresnet, "stock": stock, "ours": ours}
 
 
-def overhead(contender, trials, epochs, folder):
+def overhead(contender, pixels, trials, epochs, folder):
     """The wall time of a search, and how much of it is in training steps."""
     tuner_class = search.GridSearch if contender == "ours" else keras_tuner.GridSearch
-    hypermodel = build_function if contender == "plain" else hypermodel_of_8()
+    make = build_function if contender == "plain" else hypermodel_of_8
+    hypermodel = make((pixels, pixels, 1))
     tuner = tuner_class(hypermodel, "val_accuracy", max_trials=trials, directory=folder, seed=0)
-    (x, y), validation, _ = digits("all", 0)
+    (x, y), (x_val, y_val), _ = digits("all", 0)
+    x, x_val = (images.repeat(pixels // 8, 1).repeat(pixels // 8, 2) for images in (x, x_val))
     steps = Steps()
     began = time.monotonic()
     tuner.search(
         x,
         y,
-        validation_data=validation,
+        validation_data=(x_val, y_val),
         epochs=epochs,
         batch_size=BATCH_SIZE,
         callbacks=[steps],
@@ -94,10 +96,10 @@ def overhead(contender, trials, epochs, folder):
     return {"wall": wall, "steps": steps.total(), "trials": len(steps.trials)}
 
 
-def hypermodel_of_8():
+def hypermodel_of_8(shape):
     """Our hypermodel of eight candidates."""
     return search.ResNetHyperModel(
-        (8, 8, 1),
+        shape,
         10,
         depths=(1, 2),
         widths=(8, 16),
@@ -108,21 +110,25 @@ def hypermodel_of_8():
     )
 
 
-def build_function(hp):
+def build_function(shape):
     """The same eight, as one writes them for KerasTuner without anything of ours."""
-    model = flat_network(
-        (8, 8, 1),
-        10,
-        hp.Choice("block", ["residual", "bottleneck"]),
-        depths=(hp.Choice("depth", [1, 2]),) * 3,
-        width=hp.Choice("width", [8, 16]),
-    )
-    model.compile(
-        keras.optimizers.Adam(1e-3),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
+
+    def build(hp):
+        model = flat_network(
+            shape,
+            10,
+            hp.Choice("block", ["residual", "bottleneck"]),
+            depths=(hp.Choice("depth", [1, 2]),) * 3,
+            width=hp.Choice("width", [8, 16]),
+        )
+        model.compile(
+            keras.optimizers.Adam(1e-3),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        return model
+
+    return build
 
 
 def digits(setting, seed):

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import os
+import pathlib
 import random
 import subprocess
 import sys
@@ -116,8 +117,23 @@ def is_installed(backend):
 
 def run_python(code, *arguments, backend=None):
     """Runs code in a fresh interpreter on `backend`; by default, on this process's own."""
-    environment = {**os.environ, "KERAS_BACKEND": backend or keras.backend.backend()}
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return _run("-c", textwrap.dedent(code), *arguments, backend=backend)
+
+
+def run_benchmark(module, *arguments):
+    """Runs a module of `benchmarks` as a command, on this process's backend."""
+    return _run("-m", module, *arguments, cwd=pathlib.Path(__file__).parents[1])
+
+
+def _run(*arguments, backend=None, cwd=None):
+    """What Python prints."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": backend or keras.backend.backend()},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -24,7 +24,8 @@ class PackedOptimizer(keras.optimizers.Optimizer):
     A variable without a gradient is updated as with one of zeros.
 
     Raises:
-        ValueError: when it is built for variables that are not all of one dtype.
+        ValueError: when it is built for variables that are not all of one dtype, or given the
+            gradients of fewer or more than it was built for, as after a layer was frozen.
 
     Example:
 
@@ -48,7 +49,13 @@ class PackedOptimizer(keras.optimizers.Optimizer):
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(trainable_variables)
-        self.vector.assign(self._packing.pack(self._packing.variables))
+        variables = self._packing.variables
+        if len(grads) != len(variables):
+            raise ValueError(
+                f"`grads` must have one for each of the {len(variables)} variables that the "
+                f"optimizer was built for; compile again to train others. Received: {len(grads)}"
+            )
+        self.vector.assign(self._packing.pack(variables))
         self.inner_optimizer.apply([self._packing.pack(grads)], [self.vector])
         self._packing.unpack(self.vector)
 
@@ -95,7 +102,7 @@ class _Packing:
 
     def pack(self, tensors):
         """One vector of all numbers; zeros where there is None."""
-        pairs = zip(self.variables, tensors, strict=True)  # all of them, in the order of `build`
+        pairs = zip(self.variables, tensors)
         parts = [keras.ops.zeros(v.shape, v.dtype) if t is None else t for v, t in pairs]
         return keras.ops.concatenate([keras.ops.reshape(part, (-1,)) for part in parts])
 

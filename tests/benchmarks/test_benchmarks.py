@@ -1,18 +1,15 @@
 import dataclasses
 import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
 from counter import Counter
+from helpers import run_benchmark
 from test_search_against_stock import tables_of
 
 from benchmarks import contenders, processes, report, runner, tables, workloads
 from benchmarks.__main__ import chosen, parse
 
-ROOT = pathlib.Path(__file__).parents[2]
 WORK = workloads.Workload("inference", "resnet20_cifar", 16, 2)
 
 
@@ -20,16 +17,10 @@ def test_command_writes_what_it_measured(tmp_path):
     backend = keras.backend.backend()
     arguments = f"--quick --parts inference --sizes 16 --backends {backend} --out {tmp_path}"
     wanted = ["--contenders", "inference_function", "flat"]
-    process = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments.split(), *wanted],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.returncode == 0, process.stderr
+    printed = run_benchmark("benchmarks", *arguments.split(), *wanted)
     (path,) = tmp_path.glob("*.md")
     text = path.read_text(encoding="utf-8")
-    assert process.stdout.endswith(text + "\n")
+    assert printed.endswith(text + "\n")
     assert f"keras {keras.__version__}" in text
     ((heading, (rows,)),) = tables_of(text).items()
     assert heading == f"{backend}: resnet20_cifar, inference, 16 pixels, batch 2, float32"

@@ -1,13 +1,9 @@
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import keras
 import pytest
+from helpers import run_benchmark
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "search_against_stock.py"
 TINY = "--seeds 1 --seconds 4 --epochs 1 --repeats 1 --trials 1 --overhead-epochs 2"
 
 pytestmark = pytest.mark.slow
@@ -26,17 +22,10 @@ def tables_of(report):
 
 
 def test_report_has_the_tables_of_both_parts(tmp_path):
-    backend = keras.backend.backend()
-    process = subprocess.run(
-        [sys.executable, SCRIPT, *TINY.split(), "--backends", backend, "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": backend},
-    )
-    assert process.returncode == 0, process.stderr
+    printed = run_benchmark("benchmarks.search_against_stock", *TINY.split(), "--out", tmp_path)
     (path,) = tmp_path.glob("search_*.md")
     report = path.read_text(encoding="utf-8")
-    assert process.stdout.endswith(report + "\n")
+    assert printed.endswith(report + "\n")
     assert f"keras {keras.__version__}" in report
 
     *best, overhead = tables_of(report).items()
@@ -50,7 +39,7 @@ def test_report_has_the_tables_of_both_parts(tmp_path):
         assert [float(row["mean"]) for row in differences] == pytest.approx(expected, abs=1.6e-4)
 
     heading, (rows,) = overhead
-    assert heading == f"Overhead: {backend}"
+    assert heading == f"Overhead: {keras.backend.backend()}"
     shares = [float(row["overhead share"]) for row in rows]
     plain, stock, ours, to_plain, to_stock = shares
     assert rows[-2]["contender"] == "ours / KerasTuner, plain Keras layers"

@@ -1,9 +1,5 @@
 """A rematerialized block computes what the plain one does: outputs, updates, losses, masks."""
 
-import pathlib
-import subprocess
-import sys
-
 import h5py
 import keras
 import numpy as np
@@ -17,13 +13,13 @@ from helpers import (
     make_block,
     random_array,
     randomize,
+    run_benchmark,
     shape_of,
     snapshot,
 )
 
 import keras_resblocks as kr
 
-BENCHMARK = pathlib.Path(__file__).parents[2] / "benchmarks" / "remat.py"
 SHAPE = shape_of(2, batch=6)
 
 
@@ -142,10 +138,8 @@ def test_training_is_the_same_eager_and_compiled(activation, compile_options):
 
 def test_less_is_kept_for_the_backward_pass():
     tiny = "--network resnet20_cifar --size 16 --batch 4 --rounds 1"
-    command = [sys.executable, BENCHMARK, *tiny.split(), "--backends", keras.backend.backend()]
-    process = subprocess.run(command, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    cells = process.stdout.splitlines()[-1].strip("| ").split(" | ")
+    printed = run_benchmark("benchmarks.remat", *tiny.split())
+    cells = printed.splitlines()[-1].strip("| ").split(" | ")
     _, _, _, ratio, *_, difference = cells
     assert float(ratio) <= 0.35
     assert float(difference) <= 1e-5

@@ -129,12 +129,13 @@ def test_variables_of_several_dtypes_are_an_error():
         kr.PackedOptimizer("sgd").build(variables)
 
 
-def test_fewer_gradients_than_variables_are_an_error_and_change_nothing():
+@pytest.mark.parametrize("count", [1, 3])
+def test_more_or_fewer_gradients_than_variables_are_an_error_and_change_nothing(count):
     variables = [keras.Variable([1.0]), keras.Variable([2.0])]
     packed = kr.PackedOptimizer("sgd")
     packed.build(variables)
-    with pytest.raises(ValueError, match="shorter"):
-        packed.apply([keras.ops.ones((1,))], variables[:1])
+    with pytest.raises(ValueError, match=rf"`grads` .* the 2 variables .*Received: {count}"):
+        packed.apply([keras.ops.ones((1,))] * count, variables[:count])
     assert [float(variable[0]) for variable in variables] == [1.0, 2.0]
 
 
