@@ -144,6 +144,10 @@ class _DurableTuner(workers.DistributedTuner):
             self.oracle.save()
         storage.write_json(self._get_tuner_fname(), self.get_state())
 
+    def _populate_initial_space(self):
+        with compilation.quick_programs():  # builds models, to see their hyperparameters
+            super()._populate_initial_space()
+
     def _try_build(self, hp):
         # KerasTuner's collects the garbage first; here that is done after each trial.
         model = self._build_hypermodel(hp)
