@@ -9,7 +9,10 @@ import keras_tuner
 
 # Of TensorFlow and of PyTorch; JAX says it in the message of a general error.
 _NAMES = {"ResourceExhaustedError", "OutOfMemoryError", "MemoryError", "OutOfMemoryTrialError"}
-_WORDS = (*_NAMES, "RESOURCE_EXHAUSTED", "out of memory", "not enough memory")
+_WORDS = (
+    *("RESOURCE_EXHAUSTED", "out of memory", "not enough memory", "can't allocate memory"),
+    "STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
+)
 
 
 class OutOfMemoryTrialError(keras_tuner.errors.FailedTrialError):
@@ -19,7 +22,7 @@ class OutOfMemoryTrialError(keras_tuner.errors.FailedTrialError):
 def is_out_of_memory(error):
     """Whether an exception, or the message of one, says that memory ran out."""
     if isinstance(error, str):
-        return any(word in error for word in _WORDS)
+        return any(word in error for word in (*_NAMES, *_WORDS))
     names = {parent.__name__ for parent in type(error).__mro__}
     return bool(names & _NAMES) or is_out_of_memory(str(error))
 

@@ -1,5 +1,6 @@
 """Every trial counts: none is over budget, and running out of memory ends no search."""
 
+import keras
 import numpy as np
 import pytest
 from helpers import is_installed
@@ -126,28 +127,46 @@ def out_of_memory_errors():
             "torch_cpu",
             lambda: RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
         )
+        yield (
+            "torch_cublas",
+            lambda: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"),
+        )
 
 
-ERRORS = dict(out_of_memory_errors())
+def raising(make):
+    def run_out_of_memory():
+        raise make()
+
+    return run_out_of_memory
+
+
+def ask_for_too_much():
+    return keras.ops.ones((2**46,))
+
+
+SHORTAGES = {
+    **{name: raising(make) for name, make in out_of_memory_errors()},
+    "for real": ask_for_too_much,
+}
 
 
 class TooLarge(tuner.ResNetHyperModel):
     """Runs out of memory in the first five trials."""
 
-    error = None
+    run_out_of_memory = None
     fits = 0
 
     def fit(self, hp, model, *args, **kwargs):
         TooLarge.fits += 1
         if TooLarge.fits <= 5:
-            raise self.error()
+            self.run_out_of_memory()
         return super().fit(hp, model, *args, **kwargs)
 
 
-@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("name", SHORTAGES)
 def test_five_trials_out_of_memory_are_recorded_and_the_search_goes_on(name, tmp_path):
     hypermodel = TooLarge(IMAGE, 3, depths=1, widths=(2, 3, 4), stages=1)
-    hypermodel.error, TooLarge.fits = staticmethod(ERRORS[name]), 0
+    hypermodel.run_out_of_memory, TooLarge.fits = SHORTAGES[name], 0
     engine = tuner.RandomSearch(
         hypermodel, "val_accuracy", max_trials=6, seed=1, directory=tmp_path
     )
@@ -161,7 +180,8 @@ def test_five_trials_out_of_memory_are_recorded_and_the_search_goes_on(name, tmp
 
 def test_other_failures_end_the_search_as_before(tmp_path):
     hypermodel = TooLarge(IMAGE, 3, depths=1, widths=(2, 3, 4), stages=1)
-    hypermodel.error, TooLarge.fits = staticmethod(lambda: ValueError("a bug")), 0
+    hypermodel.run_out_of_memory = raising(lambda: ValueError("a bug"))
+    TooLarge.fits = 0
     engine = tuner.RandomSearch(
         hypermodel, "val_accuracy", max_trials=6, seed=1, directory=tmp_path
     )
