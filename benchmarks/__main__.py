@@ -21,13 +21,11 @@ import os
 import pathlib
 import platform
 import time
-from importlib import metadata
 
 from benchmarks import contenders, report, workloads
 from benchmarks.runner import Field
-from benchmarks.tables import slug, table
+from benchmarks.tables import RESULTS, publish, slug, table, versions
 
-RESULTS = pathlib.Path(__file__).parent / "results"
 KINDS = ("inference", "training", "saving")
 PACKAGES = (
     *("keras", "tensorflow", "jax", "torch", "timm", "torchvision", "keras-hub", "kimm", "flax"),
@@ -82,7 +80,7 @@ def chosen(settings, is_gpu):
 
 
 def main(arguments=None):
-    """Measures, prints and writes; the path of the report."""
+    """Measures, prints and writes."""
     settings = parse(arguments)
     began = time.monotonic()
     runs = []
@@ -96,24 +94,17 @@ def main(arguments=None):
                 print(f"{group}: {work}", flush=True)
                 runs.append((work, group, field.run(work, group)))
     parts = [*head(settings, computer, field), *goals(runs), *tables(runs)]
-    text = "\n\n".join(parts)
-    text += f"\n\nTook {(time.monotonic() - began) / 60:.0f} minutes.\n"
-    print(f"\n{text}")
-    settings.out.mkdir(parents=True, exist_ok=True)
-    path = settings.out / f"{slug(computer)}.md"
-    path.write_text(text, encoding="utf-8")
-    return path
+    took = f"Took {(time.monotonic() - began) / 60:.0f} minutes."
+    publish([*parts, took], settings.out / f"{slug(computer)}.md")
 
 
 def head(settings, computer, field):
     """What was run, where and with which versions."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in filter(_is_there, PACKAGES))
     cores = f"{settings.threads} of its cores" if settings.threads else "all of its cores"
     clock = {"wall": "wall time", "cpu": "processor time"}[settings.clock]
     yield f"# keras_resblocks beside its peers: {computer}"
     yield (
-        f"{platform.machine()}, {cores}; {clock}, {settings.rounds} rounds. "
-        f"Python {platform.python_version()}, {versions}."
+        f"{platform.machine()}, {cores}; {clock}, {settings.rounds} rounds. {versions(PACKAGES)}."
     )
     if field.left_out:
         names = (f"{name} ({', '.join(missing)})" for name, missing in field.left_out.items())
@@ -134,13 +125,6 @@ def tables(runs):
             yield f"## {group}: {work}"
             parts = report.results_table(work, results, peaks.get(work.precision))
             yield from filter(None, (parts, report.failures(results)))
-
-
-def _is_there(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -31,18 +31,24 @@ def _torch_gpu():
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-class PeakMemory:
-    """The most memory that the process has had since this was made, beyond what it had then.
+def memory(backend):
+    """A function of `reset`: the bytes that this process has, and had at most since a reset.
 
-    That of the GPU, where there is one.
+    Of the GPU's memory, where there is one.
     """
+    of_gpu = {
+        "tensorflow": _tensorflow_gpu_memory,
+        "jax": _jax_gpu_memory,
+        "torch": _torch_gpu_memory,
+    }[backend]()
+    return of_gpu or _process_memory
+
+
+class PeakMemory:
+    """The most memory that the process has had since this was made, beyond what it had then."""
 
     def __init__(self, backend):
-        self.read = {
-            "tensorflow": _tensorflow_gpu_memory,
-            "jax": _jax_gpu_memory,
-            "torch": _torch_gpu_memory,
-        }[backend]() or _process_memory
+        self.read = memory(backend)
         self.begin, _ = self.read(reset=True)
 
     def megabytes(self):

@@ -21,17 +21,13 @@ tracing and compiling, validation, checkpoints, files, giving memory back.
 import argparse
 import os
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
-from importlib import metadata
 
 from benchmarks import device, processes
 from benchmarks.processes import in_turns
-from benchmarks.tables import slug, spread, table
-
-RESULTS = pathlib.Path(__file__).parent / "results"
+from benchmarks.tables import RESULTS, publish, slug, spread, table, versions
 
 # By the names that `search_contenders` knows, those in the tables.
 BEST = {
@@ -151,12 +147,10 @@ def main(arguments=None):
     parts = args.parts or ("best", "overhead")
 
     computer = processes.alone(args.backends[0], device.name, args.backends[0])
-    packages = ("keras", "keras-tuner", *args.backends)
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     began = time.monotonic()
     report = [
         "# Search: keras_resblocks against KerasTuner",
-        f"{computer}; Python {platform.python_version()}, {versions}.",
+        f"{computer}; {versions(('keras', 'keras-tuner', *args.backends))}.",
     ]
     if "best" in parts:
         for setting in args.settings:
@@ -165,12 +159,7 @@ def main(arguments=None):
         for backend in args.backends:
             report += overhead(backend, args)
     report.append(f"Took {(time.monotonic() - began) / 60:.0f} minutes.")
-    text = "\n\n".join(report) + "\n"
-    print(f"\n{text}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"search_{slug(computer)}.md"
-    path.write_text(text, encoding="utf-8")
-    return path
+    publish(report, args.out / f"search_{slug(computer)}.md")
 
 
 if __name__ == "__main__":

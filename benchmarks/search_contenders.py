@@ -80,7 +80,7 @@ def overhead(contender, pixels, trials, epochs, folder):
     hypermodel = make((pixels, pixels, 1))
     tuner = tuner_class(hypermodel, "val_accuracy", max_trials=trials, directory=folder, seed=0)
     (x, y), (x_val, y_val), _ = digits("all", 0)
-    x, x_val = (images.repeat(pixels // 8, 1).repeat(pixels // 8, 2) for images in (x, x_val))
+    x, x_val = enlarged(x, pixels), enlarged(x_val, pixels)
     steps = Steps()
     began = time.monotonic()
     tuner.search(
@@ -143,6 +143,11 @@ def digits(setting, seed):
     if setting == "few":
         x, _, y, _ = train_test_split(x, y, stratify=y, train_size=200, random_state=seed)
     return (x, y), (x_val, y_val), (x_test, y_test)
+
+
+def enlarged(x, pixels):
+    """Images of 8 pixels with a multiple of these."""
+    return x.repeat(pixels // 8, axis=1).repeat(pixels // 8, axis=2)
 
 
 def shifted(x, rng):

@@ -1,7 +1,13 @@
 """What a report is made of: statistics of repeated measurements, and tables in Markdown."""
 
+import contextlib
+import pathlib
+import platform
 import re
 import statistics
+from importlib import metadata
+
+RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def spread(values, form=".4f"):
@@ -32,3 +38,20 @@ def line(cells):
 def slug(text):
     """`text` as the name of a file."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def versions(packages):
+    """As text: Python's, and those of the packages that are installed."""
+    known = []
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            known.append(f"{package} {metadata.version(package)}")
+    return ", ".join([f"Python {platform.python_version()}", *known])
+
+
+def publish(paragraphs, path):
+    """Prints a report and writes it."""
+    text = "\n\n".join(paragraphs) + "\n"
+    print(f"\n{text}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -5,7 +5,7 @@ import keras
 import pytest
 from counter import Counter
 from helpers import run_benchmark
-from test_search_against_stock import tables_of
+from reports import tables_of
 
 from benchmarks import contenders, processes, report, runner, tables, workloads
 from benchmarks.__main__ import chosen, parse

@@ -1,24 +1,11 @@
-import re
-
 import keras
 import pytest
 from helpers import run_benchmark
+from reports import tables_of
 
 TINY = "--seeds 1 --seconds 4 --epochs 1 --repeats 1 --trials 1 --overhead-epochs 2"
 
 pytestmark = pytest.mark.slow
-
-
-def tables_of(report):
-    """The tables by the heading above them: lists of rows, each a dict by the column."""
-    tables = {}
-    for section in report.split("\n## ")[1:]:
-        heading, _, body = section.partition("\n")
-        for block in re.findall(r"(?:^\|.*\n)+", body, flags=re.MULTILINE):
-            header, _, *rows = (line.strip("| ").split(" | ") for line in block.splitlines())
-            assert all(len(row) == len(header) for row in rows)
-            tables.setdefault(heading, []).append([dict(zip(header, row)) for row in rows])
-    return tables
 
 
 def test_report_has_the_tables_of_both_parts(tmp_path):

@@ -1,0 +1,142 @@
+"""A search on a GPU: the memory that it gives back, a trial that runs out of it, how busy it is.
+
+    python -m benchmarks.search_on_gpu --backends jax torch
+
+Thirty trials in mixed bfloat16 on digits of 64x64 pixels, each backend in a process of its own. One
+trial asks for memory until there is no more. Prints a table and writes it to
+`benchmarks/results/search_on_gpu_<device>.md`. Without a GPU it runs on the CPU, and memory is that
+of the process.
+
+**before** is the memory in use before the first trial, **after** the most of it after any trial but
+the first, whose libraries stay. **busy** is the mean of what `nvidia-smi` calls the GPU's
+utilization: the share of time in which it computed anything.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import statistics
+import subprocess
+import tempfile
+import time
+
+from benchmarks import device, processes
+from benchmarks.tables import RESULTS, publish, slug, table, versions
+
+COLUMNS = ("backend", "completed", "out of memory", "before", "after", "busy", "wall", "accuracy")
+SHORT_OF_MEMORY = 1  # the trial that is, counted from 0
+
+
+def search(trials, epochs, pixels, folder):
+    """A dict of what a search does, on this process's backend."""
+    import keras
+
+    from benchmarks.search_contenders import digits, enlarged
+    from keras_resblocks import tuner
+
+    backend = keras.backend.backend()
+    memory = device.memory(backend)
+    has_gpu = not device.name(backend).startswith("CPU")
+
+    class Greedy(tuner.ResNetHyperModel):
+        trained = 0
+
+        def fit(self, *args, **kwargs):
+            Greedy.trained += 1
+            if Greedy.trained == SHORT_OF_MEMORY + 1:
+                blocks = []
+                while True:  # a GPU is filled up; a CPU refuses so much at once
+                    blocks.append(keras.ops.ones((2**28 if has_gpu else 2**46,)))
+            return super().fit(*args, **kwargs)
+
+    class Measured(tuner.RandomSearch):
+        def on_trial_end(self, trial):
+            super().on_trial_end(trial)
+            in_use, _ = memory(reset=False)
+            after.append(in_use)
+
+    (x, y), (x_val, y_val), _ = digits("all", 0)
+    x, x_val = enlarged(x, pixels), enlarged(x_val, pixels)
+    after = []
+    engine = Measured(
+        Greedy(x.shape[1:], 10, dtype="mixed_bfloat16"),
+        "val_accuracy",
+        max_trials=trials,
+        seed=0,
+        directory=folder,
+    )
+    before, _ = memory(reset=True)
+    began = time.monotonic()
+    with utilization() as shares:
+        engine.search(x, y, validation_data=(x_val, y_val), epochs=epochs, verbose=0)
+    ended = [engine.oracle.trials[key] for key in engine.oracle.end_order]
+    return {
+        "completed": sum(trial.status == "COMPLETED" for trial in ended),
+        "out of memory": sum("OutOfMemoryTrialError" in (trial.message or "") for trial in ended),
+        "before": before,
+        "after": max(after[1:], default=after[0]),
+        "busy": statistics.mean(shares) / 100 if shares else None,
+        "wall": time.monotonic() - began,
+        "accuracy": max(trial.score for trial in ended if trial.score is not None),
+    }
+
+
+@contextlib.contextmanager
+def utilization():
+    """A list that has the GPU's utilization, in percent, when the context ends; empty without."""
+    shares = []
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    try:
+        process = subprocess.Popen([*query, "--loop-ms=200"], stdout=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        yield shares
+        return
+    try:
+        yield shares
+    finally:
+        process.terminate()
+        lines, _ = process.communicate()
+        shares.extend(int(line) for line in lines.split() if line.isdigit())
+
+
+def row(backend, found):
+    """The row of a backend in the table."""
+    return (
+        backend,
+        *(str(found[name]) for name in ("completed", "out of memory")),
+        *(f"{found[name] / 2**20:,.0f} MiB" for name in ("before", "after")),
+        "-" if found["busy"] is None else f"{found['busy']:.0%}",
+        f"{found['wall']:.0f} s",
+        f"{found['accuracy']:.4f}",
+    )
+
+
+def main(arguments=None):
+    """Searches on each backend, and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    parser.add_argument("--backends", nargs="+", default=[backend])
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--pixels", type=int, default=64, help="a multiple of 8")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")
+    args = parser.parse_args(arguments)
+
+    rows = []
+    for backend in args.backends:
+        with tempfile.TemporaryDirectory() as folder:
+            work = (args.trials, args.epochs, args.pixels, folder)
+            rows.append(row(backend, processes.alone(backend, search, *work)))
+    computer = processes.alone(args.backends[0], device.name, args.backends[0])
+    report = [
+        "# Search on a GPU",
+        f"{computer}; {versions(('keras', 'keras-tuner', *args.backends))}.",
+        f"## {args.trials} trials of {args.epochs} epochs, {args.pixels} pixels, mixed bfloat16",
+        table(COLUMNS, rows),
+    ]
+    publish(report, args.out / f"search_on_gpu_{slug(computer)}.md")
+
+
+if __name__ == "__main__":
+    main()
