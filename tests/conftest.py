@@ -1,9 +1,16 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_library_is_searched_for_garbage():
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -28,14 +28,6 @@ from keras_resblocks.tuner.studies.candidates import SuggestedHyperParameters
 SCORE = keras_tuner.Objective("score", "max")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _little_garbage_to_look_through():
-    """Memory is released after every trial, which takes longer than the trials here."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 class Quick(keras_tuner.HyperModel):
     """Trials without a model that take a moment and note what they do."""
 
