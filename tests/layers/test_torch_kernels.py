@@ -1,5 +1,7 @@
 """The fused operations of PyTorch."""
 
+import platform
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from helpers import (
     model_of,
     product,
     random_array,
+    run_python,
     shape_of,
     to_numpy,
 )
@@ -125,3 +128,23 @@ def test_poolings_are_pytorchs_own(monkeypatch):
     monkeypatch.setattr(keras.ops, "average_pool", None)
     for kind in ("max", "avg"):
         Pooling(kind, 3, 2)(random_array(IMAGES))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's memory")
+def test_memory_of_a_step_is_kept_for_the_next_one():
+    printed = run_python(
+        """
+        import resource
+        import torch
+        import keras_resblocks.layers.kernels.torch
+
+        def page_faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            blocks = [torch.ones(2**18) for _ in range(48)]  # of 1 MiB
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        print(page_faults(), page_faults())
+        """
+    )
+    first, second = map(int, printed.split())
+    assert second < first / 10

@@ -33,6 +33,12 @@ _POOLS = {
     "avg": (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d),
 }
 
+# At the end of a step, glibc gives the memory of its activations back to the system, and takes it
+# anew in the next one, page by page: 5% of the step of a small network. How much it keeps instead
+# is twice the largest block that it has seen freed, of 32 MiB at most (mallopt(3),
+# M_MMAP_THRESHOLD): so here is one, which nothing is written to.
+torch.empty(2**25 - 2**14, dtype=torch.uint8)
+
 
 def fuse(layers, stock, inlined, owns_input=False):
     """As said in `keras_resblocks.layers.kernels`."""
