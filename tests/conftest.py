@@ -7,8 +7,9 @@ import keras
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _no_library_is_searched_for_garbage():
+    """Nor is what earlier modules have left: a backend keeps the graphs of all their models."""
     gc.collect()
     gc.freeze()
 
