@@ -37,7 +37,7 @@ _POOLS = {
 # anew in the next one, page by page: 5% of the step of a small network. How much it keeps instead
 # is twice the largest block that it has seen freed, of 32 MiB at most (mallopt(3),
 # M_MMAP_THRESHOLD): so here is one, which nothing is written to.
-torch.empty(2**25 - 2**14, dtype=torch.uint8)
+torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
 
 
 def fuse(layers, stock, inlined, owns_input=False):
