@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -84,14 +85,16 @@ def search(trials, epochs, pixels, folder):
 
 @contextlib.contextmanager
 def utilization():
-    """A list that has the GPU's utilization, in percent, when the context ends; empty without."""
-    shares = []
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-    try:
-        process = subprocess.Popen([*query, "--loop-ms=200"], stdout=subprocess.PIPE, text=True)
-    except FileNotFoundError:
+    """A list that has the first GPU's utilization, in percent, at the end; empty if none tells."""
+    from keras_resblocks import launcher
+
+    shares, gpus = [], launcher.gpus()
+    if not gpus or shutil.which("nvidia-smi") is None:
         yield shares
         return
+    query = ["nvidia-smi", f"--id={gpus[0]}", "--query-gpu=utilization.gpu"]
+    form = ["--format=csv,noheader,nounits", "--loop-ms=200"]
+    process = subprocess.Popen([*query, *form], stdout=subprocess.PIPE, text=True)
     try:
         yield shares
     finally:
