@@ -4,14 +4,27 @@ import difflib
 import numbers
 
 
+def _is_int(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def _is_positive_int(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+    return _is_int(value) and value > 0
 
 
 def positive_int(argument, value):
     """`value` as an `int`, or a `ValueError` that names `argument`."""
     if not _is_positive_int(value):
         raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={value!r}")
+    return int(value)
+
+
+def non_negative_int(argument, value):
+    """`value` as an `int`, or a `ValueError` that names `argument`."""
+    if not _is_int(value) or value < 0:
+        raise ValueError(
+            f"`{argument}` must be a non-negative integer. Received: {argument}={value!r}"
+        )
     return int(value)
 
 

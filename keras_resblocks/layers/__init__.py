@@ -3,6 +3,7 @@
 from keras_resblocks.layers import shortcuts
 from keras_resblocks.layers.attention import EfficientChannelAttention, SqueezeExcite
 from keras_resblocks.layers.inception import InceptionBlock
+from keras_resblocks.layers.initializers import NumpyHeNormal
 from keras_resblocks.layers.residual import BottleneckBlock, ResidualBlock
 from keras_resblocks.layers.steps import AdaptivePool, Conv, Pool, Split, Subsample
 from keras_resblocks.layers.stochastic_depth import StochasticDepth
@@ -16,6 +17,7 @@ __all__ = [
     "ConvUnit",
     "EfficientChannelAttention",
     "InceptionBlock",
+    "NumpyHeNormal",
     "Pool",
     "Pooling",
     "ResidualBlock",

@@ -297,6 +297,7 @@ class ResidualBlock(Block):
             keep what lies between its layers: less memory for more time, the same results.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             kernel_constraint, bias_constraint: of every convolution, the shortcut's too.
+            Kernels begin with values of `NumpyHeNormal`.
         folded: whether batch normalizations that follow a convolution are part of it, as
             `fold_batch_norm` makes them.
         fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the

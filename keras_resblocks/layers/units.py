@@ -7,6 +7,7 @@ import keras
 from keras_resblocks import validation
 from keras_resblocks.layers import kernels, steps, templates
 from keras_resblocks.layers.composite import Composite, KernelComposite, fresh
+from keras_resblocks.layers.initializers import NumpyHeNormal
 from keras_resblocks.layers.wiring import Chain, Concatenation
 
 
@@ -20,7 +21,8 @@ class ConvComposite(KernelComposite):
             as Keras and TensorFlow do. They differ only where strides are more than 1.
         use_bias: whether the convolutions have a bias. None: where no normalization follows.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            kernel_constraint, bias_constraint: of every convolution.
+            kernel_constraint, bias_constraint: of every convolution. Kernels begin with values
+            of `NumpyHeNormal`.
         folded: whether each convolution stands for itself and the batch normalization after it,
             which it then has a bias instead of; what `fold_batch_norm` makes.
         fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
@@ -39,7 +41,7 @@ class ConvComposite(KernelComposite):
         normalization="batch",
         padding="symmetric",
         use_bias=None,
-        kernel_initializer="he_normal",
+        kernel_initializer=NumpyHeNormal,
         bias_initializer="zeros",
         bias_regularizer=None,
         bias_constraint=None,
