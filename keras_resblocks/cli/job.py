@@ -30,6 +30,7 @@ from keras_resblocks.cli.options import (
     space_of,
 )
 from keras_resblocks.tuner import storage
+from keras_resblocks.tuner.seeding import seed_all
 from keras_resblocks.tuner.studies.search import open_storage
 
 
@@ -183,7 +184,7 @@ class Job:
 
     def _tuner(self):
         options = self.options
-        keras.utils.set_random_seed(options.seed)
+        seed_all(options.seed)
         limit = {"max_trials": options.trials or TRIALS}
         if options.tuner == "hyperband":
             limit = {"max_epochs": self._epochs}
@@ -255,7 +256,7 @@ class Job:
     def _best_of_study(self, study):
         hp = keras_tuner.HyperParameters()
         hp.values = dict(study.best_params)
-        keras.utils.set_random_seed(self.options.seed)
+        seed_all(self.options.seed)
         model = self.hypermodel.build(hp)
         weights = self.folder / study.study_name / f"trial_{study.best_trial.number}.weights.h5"
         if weights.exists() and not self.options.retrain:

@@ -18,6 +18,7 @@ from keras_resblocks import validation
 from keras_resblocks.tuner import compilation, memory, oracles, storage, warm_starts, workers
 from keras_resblocks.tuner.progress import Progress
 from keras_resblocks.tuner.reports.records import describe
+from keras_resblocks.tuner.seeding import seed_all
 from keras_resblocks.tuner.trial_state import BatchRecorder, Recorder, Restorer, TrialState
 
 
@@ -101,7 +102,7 @@ class _DurableTuner(workers.DistributedTuner):
         """
         hp = self.get_best_hyperparameters(1)[0].copy()
         hp.values = {k: value for k, value in hp.values.items() if not k.startswith("tuner/")}
-        keras.utils.set_random_seed(self._seed)
+        seed_all(self._seed)
         model = self.hypermodel.build(hp)
         self.hypermodel.fit(hp, model, *fit_args, **fit_kwargs)
         return model
@@ -182,7 +183,7 @@ class _DurableTuner(workers.DistributedTuner):
                 fit_kwargs = {**fit_kwargs, "initial_epoch": state.epoch}
             # So that a search can be repeated, whatever ran before this trial.
             seed = zlib.crc32(f"{self._seed} {trial.trial_id} {execution}".encode())
-            keras.utils.set_random_seed(seed)
+            seed_all(seed)
             with memory.released():
                 record = self._fit(trial, hp, state, *fit_args, callbacks=own, **fit_kwargs)
         return record
