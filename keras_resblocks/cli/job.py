@@ -256,7 +256,7 @@ class Job:
     def _best_of_study(self, study):
         hp = keras_tuner.HyperParameters()
         hp.values = dict(study.best_params)
-        seed_all(self.options.seed)
+        keras.utils.set_random_seed(self.options.seed)
         model = self.hypermodel.build(hp)
         weights = self.folder / study.study_name / f"trial_{study.best_trial.number}.weights.h5"
         if weights.exists() and not self.options.retrain:

@@ -102,7 +102,7 @@ class _DurableTuner(workers.DistributedTuner):
         """
         hp = self.get_best_hyperparameters(1)[0].copy()
         hp.values = {k: value for k, value in hp.values.items() if not k.startswith("tuner/")}
-        seed_all(self._seed)
+        keras.utils.set_random_seed(self._seed)
         model = self.hypermodel.build(hp)
         self.hypermodel.fit(hp, model, *fit_args, **fit_kwargs)
         return model

@@ -10,8 +10,9 @@ import numpy as np
 def seed_all(seed):
     """As `keras.utils.set_random_seed`, without importing TensorFlow on another backend.
 
-    That takes seconds and hundreds of megabytes, for a generator that nothing uses. Keras's own
-    generator of seeds, which is made where something asks for it, is left to `clear_session`.
+    That takes seconds and hundreds of megabytes, for a generator that nothing uses. Only for where
+    a trial is yet to be built: KerasTuner clears Keras's session then, and with it Keras's own
+    generator, which is not seeded here.
     """
     if keras.backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
         keras.utils.set_random_seed(seed)
@@ -19,6 +20,6 @@ def seed_all(seed):
     random.seed(seed)
     np.random.seed(seed)
     if keras.backend.backend() == "torch":
-        import torch  # Keras has no other way to its generator
+        import torch  # Keras seeds its generator only together with TensorFlow's
 
         torch.manual_seed(seed)
