@@ -6,7 +6,7 @@ TensorFlow's own already.
 """
 
 import numpy as np
-import tensorflow as tf
+import tensorflow as tf  # Keras has no fused normalization for training
 
 from keras_resblocks.layers.kernels.common import (
     data_format_of,

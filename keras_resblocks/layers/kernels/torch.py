@@ -8,7 +8,7 @@ on a channels-first *view* of the data.
 import functools
 
 import keras
-import torch
+import torch  # Keras's own operations make the copies
 from torch.nn import functional
 
 from keras_resblocks.layers.kernels.common import (

@@ -2,7 +2,7 @@
 
 import math
 
-import jax
+import jax  # Keras has no programs with constants
 import numpy as np
 from jax.extend import core
 

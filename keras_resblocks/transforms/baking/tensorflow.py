@@ -1,6 +1,6 @@
 """A model with its weights built in, on TensorFlow."""
 
-import tensorflow as tf
+import tensorflow as tf  # Keras has no concrete functions
 
 from keras_resblocks.transforms.baking import pure
 
