@@ -6,21 +6,16 @@ import keras
 import numpy as np
 import pytest
 from helpers import run_python
+from small_search import SMALL_SEARCH
 
 from keras_resblocks import tuner
 from keras_resblocks.tuner import compilation
 
-SEARCH = """
-    import os, sys
+SEARCH = f"""
+    import os
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     import keras
-    import numpy as np
-    from keras_resblocks import tuner
-
-    x = np.zeros((8, 8, 8, 1), "float32")
-    hypermodel = tuner.ResNetHyperModel((8, 8, 1), 2, depths=1, widths=4, stages=1)
-    engine = tuner.RandomSearch(hypermodel, "val_loss", max_trials=1, directory=sys.argv[1])
-    engine.search(x, x[:, 0, 0, 0], validation_data=(x, x[:, 0, 0, 0]), verbose=0)
+    {SMALL_SEARCH.lstrip()}
     if keras.backend.backend() == "jax":
         import jax
         print(jax.config.jax_compilation_cache_dir)
