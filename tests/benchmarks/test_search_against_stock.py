@@ -3,7 +3,7 @@ import pytest
 from helpers import run_benchmark
 from reports import tables_of
 
-TINY = "--settings few --seeds 1 --seconds 4 --epochs 1 --repeats 1 --trials 1 --overhead-epochs 2"
+TINY = "--seeds 1 --seconds 4 --epochs 1 --repeats 1 --trials 1 --overhead-epochs 2"
 
 pytestmark = pytest.mark.slow
 
