@@ -35,6 +35,7 @@ def search(trials, epochs, pixels, folder):
 
     from benchmarks.search_contenders import digits, enlarged
     from keras_resblocks import tuner
+    from keras_resblocks.tuner.memory import is_out_of_memory
 
     backend = keras.backend.backend()
     memory = device.memory(backend)
@@ -74,7 +75,7 @@ def search(trials, epochs, pixels, folder):
     ended = [engine.oracle.trials[key] for key in engine.oracle.end_order]
     return {
         "completed": sum(trial.status == "COMPLETED" for trial in ended),
-        "out of memory": sum("OutOfMemoryTrialError" in (trial.message or "") for trial in ended),
+        "out of memory": sum(is_out_of_memory(trial.message or "") for trial in ended),
         "before": before,
         "after": max(after[1:], default=after[0]),
         "busy": statistics.mean(shares) / 100 if shares else None,
@@ -86,13 +87,11 @@ def search(trials, epochs, pixels, folder):
 @contextlib.contextmanager
 def utilization():
     """A list that has the first GPU's utilization, in percent, at the end; empty if none tells."""
-    from keras_resblocks import launcher
-
-    shares, gpus = [], launcher.gpus()
-    if not gpus or shutil.which("nvidia-smi") is None:
+    shares, visible = [], os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    if visible in ("", "-1") or shutil.which("nvidia-smi") is None:
         yield shares
         return
-    query = ["nvidia-smi", f"--id={gpus[0]}", "--query-gpu=utilization.gpu"]
+    query = ["nvidia-smi", f"--id={visible}", "--query-gpu=utilization.gpu"]
     form = ["--format=csv,noheader,nounits", "--loop-ms=200"]
     process = subprocess.Popen([*query, *form], stdout=subprocess.PIPE, text=True)
     try:

@@ -25,8 +25,8 @@ of a shortcut (He et al. 2019). *basic* are blocks of two 3x3 convolutions.
 """
 
 NOTES = """
-`weights="imagenet"` are Keras's own files. Of timm's, any other model of the same structure loads
-as well (`weights="timm/<model>"`), and so does a file, by its path.
+`weights="imagenet"` are Keras's own files. Of timm's, any other weights for the same architecture
+load as well (`weights="timm/<architecture>.<tag>"`), and so does a file, by its path.
 
 Numerically equal, tested to 1e-4 of the logits' scale with random weights at 224 and 193 pixels:
 the names without suffix and `googlenet_torchvision` to torchvision's, those with `d`, `resnetv2_...`,

@@ -32,6 +32,7 @@ def fit(model, x, y, learning_rate, epochs):
 
 
 def main(network, weights, size, epochs, out):
+    keras.utils.set_random_seed(0)
     x, x_test, y, y_test = digits()
     prepare = preprocessing(weights, network, size=size)
     x, x_test = (keras.ops.convert_to_numpy(prepare(images)) for images in (x, x_test))

@@ -2,6 +2,23 @@
 
 import difflib
 import numbers
+import reprlib
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 160
+_REPR.maxlevel = 3
+
+
+def shown(value):
+    """The `repr` of what was received, shortened for a message."""
+    text = repr(value)
+    return text if len(text) <= 300 else cut(_REPR.repr(value))
+
+
+def cut(text, limit=300):
+    """A text, without its middle where it is longer than `limit` characters."""
+    text = str(text)
+    return text if len(text) <= limit else f"{text[: limit // 2 - 2]}...{text[1 - limit // 2 :]}"
 
 
 def _is_int(value):
@@ -15,7 +32,9 @@ def _is_positive_int(value):
 def positive_int(argument, value):
     """`value` as an `int`, or a `ValueError` that names `argument`."""
     if not _is_positive_int(value):
-        raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={value!r}")
+        raise ValueError(
+            f"`{argument}` must be a positive integer. Received: {argument}={shown(value)}"
+        )
     return int(value)
 
 
@@ -23,7 +42,7 @@ def non_negative_int(argument, value):
     """`value` as an `int`, or a `ValueError` that names `argument`."""
     if not _is_int(value) or value < 0:
         raise ValueError(
-            f"`{argument}` must be a non-negative integer. Received: {argument}={value!r}"
+            f"`{argument}` must be a non-negative integer. Received: {argument}={shown(value)}"
         )
     return int(value)
 
@@ -40,7 +59,7 @@ def positive_ints(argument, value):
         return tuple(int(v) for v in value)
     raise ValueError(
         f"`{argument}` must be a positive integer, or one for each spatial axis. "
-        f"Received: {argument}={value!r}"
+        f"Received: {argument}={shown(value)}"
     )
 
 
@@ -51,7 +70,7 @@ def per_axis(argument, value, rank):
     if len(value) != rank:
         raise ValueError(
             f"`{argument}` must be an integer or a tuple of {rank} integers, one for each "
-            f"spatial axis of the input. Received: {argument}={value!r}"
+            f"spatial axis of the input. Received: {argument}={shown(value)}"
         )
     return value
 
@@ -65,7 +84,8 @@ def rate(argument, value):
     """`value` as a `float` in [0, 1)."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= value < 1:
         raise ValueError(
-            f"`{argument}` must be a number in the range [0, 1). Received: {argument}={value!r}"
+            f"`{argument}` must be a number in the range [0, 1). "
+            f"Received: {argument}={shown(value)}"
         )
     return float(value)
 
@@ -88,14 +108,16 @@ def non_negative_number(argument, value):
 def _number(argument, value, kind, accepts):
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not abs(value) < float("inf") or not accepts(value):
-        raise ValueError(f"`{argument}` must be a {kind} number. Received: {argument}={value!r}")
+        raise ValueError(
+            f"`{argument}` must be a {kind} number. Received: {argument}={shown(value)}"
+        )
     return float(value)
 
 
 def boolean(argument, value):
     """`value`, which must be True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"`{argument}` must be True or False. Received: {argument}={value!r}")
+        raise ValueError(f"`{argument}` must be True or False. Received: {argument}={shown(value)}")
     return value
 
 
@@ -104,18 +126,22 @@ def one_of(argument, value, choices):
     if value not in choices:
         raise ValueError(
             f"`{argument}` must be one of {list(choices)}.{did_you_mean(value, choices)} "
-            f"Received: {argument}={value!r}"
+            f"Received: {argument}={shown(value)}"
         )
     return value
 
 
-def known_arguments(owner, arguments, known):
-    """Checks that `known` has every name of `arguments`, a dict of what `owner` was given."""
+def known_arguments(owner, arguments, known, beside=()):
+    """Checks that `known` has every name of `arguments`, a dict of what `owner` was given.
+
+    The message also lists the names `beside`, other arguments of the same function.
+    """
     for name, value in arguments.items():
         if name not in known:
+            names = sorted({*known, *beside})
             raise ValueError(
-                f"`{name}` must be one of the arguments of {owner}: {sorted(known)}."
-                f"{did_you_mean(name, known)} Received: {name}={value!r}"
+                f"`{name}` must be one of the arguments of {owner}: {names}."
+                f"{did_you_mean(name, names)} Received: {name}={shown(value)}"
             )
 
 
@@ -132,7 +158,7 @@ def divisor(argument, value, of, number):
     if number % positive_int(argument, value):
         raise ValueError(
             f"`{argument}` must divide the number of {of} ({number}). "
-            f"Received: {argument}={value!r}"
+            f"Received: {argument}={shown(value)}"
         )
     return int(value)
 

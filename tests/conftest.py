@@ -1,10 +1,18 @@
 import gc
 import os
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import pytest
+# TensorFlow has channels-first convolutions on a CPU by oneDNN only, which it takes by itself where
+# there is AVX-512. Processes that tests start are as a user's: small networks train faster without.
+with pytest.MonkeyPatch.context() as environment:
+    if "TF_ENABLE_ONEDNN_OPTS" not in os.environ:
+        environment.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    # With several threads, two trainings of a stock model on PyTorch may differ by 1e-3.
+    environment.setenv("OMP_NUM_THREADS", "1")
+    import keras
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,6 +5,7 @@ import itertools
 import os
 import pathlib
 import random
+import socket
 import subprocess
 import sys
 import textwrap
@@ -118,6 +119,27 @@ def is_installed(backend):
 def run_python(code, *arguments, backend=None):
     """Runs code in a fresh interpreter on `backend`; by default, on this process's own."""
     return _run("-c", textwrap.dedent(code), *arguments, backend=backend)
+
+
+def run_together(code, environments):
+    """Runs code in a fresh interpreter for each of some environments, all at once."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    backend = {"KERAS_BACKEND": keras.backend.backend()}
+    started = [
+        subprocess.Popen(command, env={**os.environ, **backend, **environment}, **options)
+        for environment in environments
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+
+
+def free_port():
+    """The number of a port of this host, as text."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def run_benchmark(module, *arguments):

@@ -68,8 +68,8 @@ TORCHVISION = {
     "googlenet": {"IMAGENET1K_V1": ("1378be20", 256, 69.778)},
 }
 
-# timm's `results/results-imagenet.csv`; any other model of theirs with the same structure loads
-# as well.
+# timm's `results/results-imagenet.csv`; any other weights of theirs for the same architecture,
+# which is the name up to the first dot, load as well.
 TIMM = {
     "resnet18.a1_in1k": 71.504,
     "resnet18.gluon_in1k": 70.844,
@@ -111,19 +111,24 @@ _OUR_NAMES = {
 }
 
 
+def our_name(architecture):
+    """The name here of a network of timm's or torchvision's."""
+    return _OUR_NAMES.get(architecture, architecture)
+
+
 def _all():
     for network, (_, top1) in KERAS.items():
         yield Weights("imagenet", network, top1)
     for network, versions in TORCHVISION.items():
         for version, (_, _, top1) in versions.items():
             name = f"torchvision/{network}.{version}"
-            yield Weights(name, _OUR_NAMES.get(network, network), top1)
+            yield Weights(name, our_name(network), top1)
     for model, top1 in TIMM.items():
         network = model.partition(".")[0]
-        yield Weights(f"timm/{model}", _OUR_NAMES.get(network, network), top1)
+        yield Weights(f"timm/{model}", our_name(network), top1)
 
 
-def list_weights(network="*"):
+def list_weights(network: str = "*") -> list[Weights]:
     """The published `Weights` for the networks whose names match a glob, the best first.
 
     Example:

@@ -1,12 +1,18 @@
 """Reading checkpoint files: each function gives NumPy arrays by key, or a clear `ValueError`."""
 
+import collections
 import contextlib
 import os
+import re
+import shutil
 import tempfile
+from collections.abc import Mapping
 
+import keras
 import numpy as np
 
 from keras_resblocks.checkpoints.layout import is_numeric
+from keras_resblocks.validation import cut, shown
 
 
 def missing_package(package, purpose, extra):
@@ -21,10 +27,11 @@ def read_torch_file(path):
     """The tensors of a `.safetensors` file, or of what `torch.save` wrote, as arrays.
 
     A `.safetensors` file is read without PyTorch. Any other is read by PyTorch as data only
-    (`weights_only=True`): an object that is no tensor is an error, and nothing of it is run.
+    (`weights_only=True`), and nothing in it is run: an object that is no tensor is an error, but
+    for the records of a training that are passed over, such as `argparse.Namespace`.
     """
     path = os.fspath(path)
-    return _read_safetensors(path) if path.endswith(".safetensors") else _read_pickle(path)
+    return _read_safetensors(path) if path.lower().endswith(".safetensors") else _read_pickle(path)
 
 
 def _read_safetensors(path):
@@ -44,31 +51,113 @@ def _read_pickle(path):
     except ImportError:
         raise missing_package("torch", "Reading what `torch.save` wrote", "torch") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _passing_over_records(torch):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if found := re.search(r"(?:GLOBAL|globals\(\[) ?([\w.]+)", str(error)):
+            error = ValueError(f"an object of `{found[1]}`; save the `state_dict()` by itself")
         raise _unreadable(path, error) from error
     return state_dict_arrays(content, path)
 
 
+class _Record:
+    """Stands for an object in a file that is not a tensor; keeps nothing and runs nothing."""
+
+    def __new__(cls, *arguments):
+        return super().__new__(cls)
+
+    def __init__(self, *arguments):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+# What training scripts save beside the weights: arguments, paths, and scores as NumPy's numbers.
+_RECORDS = (
+    "argparse.Namespace",
+    *(f"pathlib.{name}" for name in ("PosixPath", "WindowsPath", "PurePosixPath")),
+    *(f"pathlib._local.{name}" for name in ("PosixPath", "WindowsPath", "PurePosixPath")),
+    *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+    "numpy.dtype",
+    "_codecs.encode",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+
+
+def _passing_over_records(torch):
+    """A context in which PyTorch reads a `_Record` for each object of those names."""
+    if torch.__version__ < (2, 6):  # which refuses the file
+        return contextlib.nullcontext()
+    return torch.serialization.safe_globals([(_Record, name) for name in _RECORDS])
+
+
+# Names of a state dict inside a training checkpoint, averaged weights first.
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema"),
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
+)
+
+
 def state_dict_arrays(content, source="the state dict"):
     """Arrays from a state dict of tensors or arrays, or from one inside a training checkpoint."""
-    if isinstance(content, dict):
-        for name in ("state_dict", "model"):
-            if isinstance(content.get(name), dict):
-                content = content[name]
-    if not isinstance(content, dict) or not content:
+    for _ in range(3):  # deep enough for any, and no endless loop
+        content = _unwrapped(content)
+    if not isinstance(content, Mapping) or not content:
         raise ValueError(
             "`weights` must be a state dict: names and tensors. "
-            f"Received: {type(content)} in {source}"
+            f"Received: {type(content)} in {cut(source)}"
         )
     return {str(key): _array(key, value) for key, value in content.items()}
+
+
+def _unwrapped(content):
+    """What a checkpoint has under one of the usual names, or itself."""
+    if not isinstance(content, Mapping):
+        return content
+    inner = (content.get(name) for name in _WRAPPERS)
+    return next((value for value in inner if isinstance(value, Mapping) and value), content)
+
+
+def without_prefixes(arrays, expected):
+    """The arrays by the names that a model's `expected` keys have.
+
+    Leaves out what wrappers put into names (`module.`, `_orig_mod.`), and the one prefix, such
+    as Lightning's `model.`, without which most of the expected keys are there.
+    """
+    arrays = _with_keys(arrays, lambda key: _WRAPPING.sub("", key))
+    counts = collections.Counter(
+        key[:start]
+        for key in arrays
+        for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))
+        if key[start:] in expected
+    )
+    prefix = max(counts, key=lambda prefix: (counts[prefix], -len(prefix)), default="")
+    if 2 * counts[prefix] <= len(expected):
+        return arrays
+    return _with_keys(arrays, lambda key: key.removeprefix(prefix))
+
+
+_WRAPPING = re.compile(
+    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+
+
+def _with_keys(arrays, rename):
+    renamed = {rename(key): array for key, array in arrays.items()}
+    return renamed if len(renamed) == len(arrays) else arrays  # no two as one
 
 
 def _array(key, value):
     if isinstance(value, np.ndarray):
         return value
     if not all(hasattr(value, name) for name in ("detach", "cpu", "numpy")):
-        raise ValueError(f"`weights` must hold tensors only. Received: {key}={value!r}")
+        raise ValueError(
+            "`weights` must hold tensors only, by themselves or under one of the names "
+            f"{', '.join(_WRAPPERS)}. Received: {cut(key)}={shown(value)}"
+        )
     value = value.detach().cpu()
     return (value.float() if value.is_floating_point() else value).numpy()  # also bfloat16
 
@@ -84,7 +173,7 @@ def read_h5_layers(path):
             raise ValueError(
                 "`weights` must be a `.h5` file of keras.applications (one that ends in "
                 "`.weights.h5` is for `create_model(weights=...)`). "
-                f"Received: weights={os.fspath(path)!r}, which has no layer names"
+                f"Received: weights={shown(os.fspath(path))}, which has no layer names"
             )
         layers = {
             name: [np.asarray(layer[weight]) for weight in _names(layer, "weight_names")]
@@ -121,12 +210,16 @@ def weights_h5_shapes(path):
     return {name: shape for name, shape in shapes.items() if not name.startswith("optimizer/")}
 
 
-def saved_shapes(model):
-    """What `weights_h5_shapes` would say of a file saved from `model` now."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.weights.h5")
-        model.save_weights(path)
-        return weights_h5_shapes(path)
+def read_keras_model(path):
+    """The model in a `.keras` file, whatever the letter case of its ending."""
+    try:
+        if os.fspath(path).endswith(".keras"):
+            return keras.saving.load_model(path, compile=False)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copy(path, os.path.join(folder, "model.keras"))
+            return keras.saving.load_model(copy, compile=False)
+    except Exception as error:
+        raise _unreadable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -141,6 +234,6 @@ def _h5_file(path, h5py):
 def _unreadable(path, error):
     return ValueError(
         f"`weights` must be a whole file of its kind, with nothing in it but weights; "
-        f"{os.fspath(path)!r} could not be read, and nothing of it was run or loaded. "
-        f"Received: {type(error).__name__}: {error}"
+        f"{shown(os.fspath(path))} could not be read, and nothing of it was run or loaded. "
+        f"Received: {type(error).__name__}: {cut(error, 600)}"
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from keras_resblocks.validation import cut
+
 HEAD = re.compile(r"(aux\d+_)?head/")  # paths of the classifiers
 
 
@@ -115,10 +117,24 @@ def assign(model, layout, arrays, *, new_head=False, adapt_channels=False):
         problems["not the constant that the model has there"] = [
             key for key, array in layout.constants.items() if not np.allclose(arrays[key], array)
         ]
-    raise_problems(problems)
+    is_partial = any(problems[name] for name in ("unexpected", "not of numbers"))
+    raise_problems(problems, "" if is_partial else _hint(weights, layout, arrays))
     values = {path: entry.read(arrays[entry.key]) for path, entry in entries.items()}
     for path, value in values.items():
         weights[path].assign(value)
+
+
+def _hint(weights, layout, arrays):
+    """Which arguments make the arrays fit, if any do."""
+    entries, arrays = dict(layout.entries), dict(arrays)
+    _fit_first_convolution(weights, entries, arrays)
+    _leave_out_head(entries, arrays)
+    if any(np.shape(arrays.get(entry.key)) != entry.shape for entry in entries.values()):
+        return ""
+    return (
+        " For another number of classes or channels, give `classes` and `input_shape` to "
+        "`create_model` with `weights`, or `new_head=True, adapt_channels=True` to the loader."
+    )
 
 
 def is_numeric(array):
@@ -127,27 +143,34 @@ def is_numeric(array):
     return array is None or array.dtype.kind in "fiub" or "float" in array.dtype.name
 
 
-def raise_problems(problems, limit=8):
+def raise_problems(problems, hint=""):
     """Raises a `ValueError` that lists the keys under each heading, if there are any."""
-    found = []
-    for heading, keys in problems.items():
-        if keys:
-            more = f", and {len(keys) - limit} more" if len(keys) > limit else ""
-            found.append(f"{len(keys)} {heading} ({', '.join(keys[:limit])}{more})")
+    found = [f"{len(keys)} {heading} ({_few(keys)})" for heading, keys in problems.items() if keys]
     if found:
         raise ValueError(
             f"`weights` must have what the model has. Received: {'; '.join(found)}. "
-            "Nothing was loaded."
+            f"Nothing was loaded.{hint}"
         )
 
 
+def _few(names, limit=8, characters=260):
+    """The first names, as many as fit."""
+    first = []
+    for name in (cut(name, 160) for name in names[:limit]):
+        if first and len(", ".join([*first, name])) > characters:
+            break
+        first.append(name)
+    more = f", and {len(names) - len(first)} more" if len(names) > len(first) else ""
+    return f"{', '.join(first)}{more}"
+
+
 def _fit_first_convolution(weights, entries, arrays):
-    """Sums a kernel for RGB over its channels, or repeats it over as many as the model has."""
+    """Fits the kernels that see the image to the model's number of channels."""
     kernels = [path for path in entries if path.endswith("/kernel")]
     first_layer = kernels[0].partition("/")[0]
     channels = weights[kernels[0]].shape[-2]
     for path in kernels:  # without a stem, a block's shortcut sees the image as well
-        if path.startswith(f"{first_layer}/") and weights[path].shape[-2] == channels != 3:
+        if path.startswith(f"{first_layer}/") and weights[path].shape[-2] == channels:
             _fit_kernel(entries[path], channels, arrays)
 
 
@@ -155,14 +178,20 @@ def _fit_kernel(entry, channels, arrays):
     array = arrays.get(entry.key)
     if array is None or array.ndim != len(entry.shape) or not is_numeric(array):
         return
-    kernel = entry.read(array)  # (*window, channels, filters)
-    if kernel.shape[-2] != 3:
-        return
+    kernel = entry.read(array)
+    if 0 != kernel.shape[-2] != channels:
+        arrays[entry.key] = entry.write(fitted_kernel(kernel, channels))
+
+
+def fitted_kernel(kernel, channels):
+    """A kernel `(*window, channels, filters)` for another number of channels, as timm does it.
+
+    Summed for one channel; otherwise repeated or cut, and scaled by the old number over the new.
+    """
     if channels == 1:
-        kernel = kernel.sum(axis=-2, keepdims=True)
-    else:
-        kernel = np.take(kernel, np.arange(channels) % 3, axis=-2) * (3 / channels)
-    arrays[entry.key] = entry.write(kernel)
+        return kernel.sum(axis=-2, keepdims=True)
+    given = kernel.shape[-2]
+    return np.take(kernel, np.arange(channels) % given, axis=-2) * (given / channels)
 
 
 def _leave_out_head(entries, arrays):

@@ -1,26 +1,43 @@
 """Weights in and out: published ones, files of other libraries, and our own."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
 from keras_resblocks import validation
 from keras_resblocks.checkpoints import files
-from keras_resblocks.checkpoints.catalog import KERAS, TORCHVISION, list_weights
+from keras_resblocks.checkpoints.catalog import KERAS, TORCHVISION, list_weights, our_name
 from keras_resblocks.checkpoints.keras_layout import (
     arrays_of_layers,
     keras_layout,
     layers_of_model,
 )
-from keras_resblocks.checkpoints.layout import assign, raise_problems
-from keras_resblocks.checkpoints.preprocessing import Recipe, keras_recipe, timm_recipe
+from keras_resblocks.checkpoints.layout import assign
+from keras_resblocks.checkpoints.own_files import load_own_weights, own_layout
+from keras_resblocks.checkpoints.preprocessing import (
+    ImagePreprocessing,
+    Recipe,
+    keras_recipe,
+    timm_recipe,
+)
 from keras_resblocks.checkpoints.torch_layout import to_torch_arrays, torch_layout
+from keras_resblocks.types import FilePath
+from keras_resblocks.validation import cut, shown
 
 
-def load_torch_weights(model, weights):
+def load_torch_weights(
+    model: keras.Model,
+    weights: FilePath | Mapping[str, Any],
+    *,
+    new_head: bool = False,
+    adapt_channels: bool = False,
+) -> None:
     """Loads the weights of a PyTorch model of the same structure, all of them or none.
 
     Args:
@@ -28,7 +45,13 @@ def load_torch_weights(model, weights):
             theirs are left out.
         weights: the path of a `.safetensors` file (PyTorch need not be installed) or of one
             that `torch.save` wrote, or a state dict of tensors or arrays. With the keys of
-            torchvision or timm, or of `to_torch_state_dict`.
+            torchvision or timm, or of `to_torch_state_dict`. In a training checkpoint, the
+            state dict under `state_dict`, `model`, `model_state_dict` or the like is taken,
+            averaged weights (`state_dict_ema`, `model_ema`) first; and a prefix that all keys
+            have (`module.`, `model.`, `_orig_mod.`) is left out.
+        new_head: whether a classifier for another number of classes is left as it is.
+        adapt_channels: whether the first convolution is fitted to the model's number of
+            channels: repeated over them and scaled, or summed for one.
 
     Raises:
         ValueError: if a key is missing, unused or of another shape, with the names; or if the
@@ -38,16 +61,26 @@ def load_torch_weights(model, weights):
 
     >>> load_torch_weights(create_model("resnet50"), torch_model.state_dict())
     """
-    assign(model, torch_layout(model), _torch_arrays(weights))
+    validation.boolean("new_head", new_head)
+    validation.boolean("adapt_channels", adapt_channels)
+    arrays = _torch_arrays(weights)
+    _assign_torch(model, arrays, new_head=new_head, adapt_channels=adapt_channels)
 
 
-def load_keras_weights(model, weights):
+def load_keras_weights(
+    model: keras.Model,
+    weights: keras.Model | FilePath,
+    *,
+    new_head: bool = False,
+    adapt_channels: bool = False,
+) -> None:
     """Loads the weights of a model of keras.applications, all of them or none.
 
     Args:
         model: a model of `create_model("..._keras")`, with or without its classifier.
         weights: a model of keras.applications, or the path of one of its `.h5` files, also in
-            the naming before 2019 (`res2a_branch2a`).
+            the naming before 2019 (`res2a_branch2a`), or of a `.keras` file of one.
+        new_head, adapt_channels: as in `load_torch_weights`.
 
     Raises:
         ValueError: if a layer is missing, unused or of another shape, with the names; or if the
@@ -57,10 +90,13 @@ def load_keras_weights(model, weights):
 
     >>> load_keras_weights(create_model("resnet50_keras"), keras.applications.ResNet50())
     """
-    _assign_keras(model, _keras_layers(weights))
+    validation.boolean("new_head", new_head)
+    validation.boolean("adapt_channels", adapt_channels)
+    layers = _keras_layers(weights)
+    _assign_keras(model, layers, new_head=new_head, adapt_channels=adapt_channels)
 
 
-def to_torch_state_dict(model, *, as_numpy=False):
+def to_torch_state_dict(model: keras.Model, *, as_numpy: bool = False) -> dict[str, Any]:
     """A model's weights as a PyTorch state dict, with the keys of torchvision or timm.
 
     Args:
@@ -88,11 +124,16 @@ def to_torch_state_dict(model, *, as_numpy=False):
     return {key: tensor(array) for key, array in arrays.items()}
 
 
-def preprocessing(weights, network=None, *, size=None):
+def preprocessing(
+    weights: str | Mapping[str, Any], network: str | None = None, *, size: int | None = None
+) -> ImagePreprocessing:
     """The layer that prepares images for published weights, as they were trained.
 
     Args:
-        weights: a name of published weights, as in `create_model`.
+        weights: a name of published weights, as in `create_model`; or a config of timm's as a
+            dict (`timm_model.pretrained_cfg`, or a `config.json` from the Hub) with `input_size`
+            and, where they are not timm's defaults, `crop_pct`, `crop_mode`, `interpolation`,
+            `mean` and `std`.
         network: the name of the network; only for `weights="imagenet"`.
         size: side of the images in pixels, where it is not to be the published one.
 
@@ -105,6 +146,8 @@ def preprocessing(weights, network=None, *, size=None):
     >>> prepare = preprocessing("timm/resnet50.a1_in1k")
     >>> model.predict(prepare(images))
     """
+    if isinstance(weights, Mapping):
+        return timm_recipe(weights).layer(size)
     library, model = _parse(weights)
     if library == "keras":
         return keras_recipe(_keras_name(network)).layer(size)
@@ -114,11 +157,12 @@ def preprocessing(weights, network=None, *, size=None):
         return timm_recipe(json.loads(_from_hub(model, "config.json").read_text())).layer(size)
     raise ValueError(
         '`weights` must be the name of published weights: "imagenet", "timm/..." or '
-        f'"torchvision/...". Received: weights={weights!r}'
+        f'"torchvision/..."; or a config of timm\'s as a dict. Received: weights={shown(weights)}'
     )
 
 
-_SUFFIXES = (".h5", ".hdf5", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+_TORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
+_SUFFIXES = (".h5", ".hdf5", ".keras", *_TORCH_SUFFIXES)
 
 
 def check_weights(weights, network):
@@ -127,12 +171,34 @@ def check_weights(weights, network):
     if library == "keras":
         _keras_name(network)
     elif library == "torchvision":
-        _torchvision_entry(model)
-    elif library is None and not (os.path.isfile(weights) and model.endswith(_SUFFIXES)):
+        _check_architecture(weights, _torchvision_entry(model)[0], network)
+    elif library == "timm":
+        architecture, has_tag, _ = model.partition(".")
+        if network is not None and not has_tag and our_name(architecture) != network:
+            config = json.loads(_from_hub(model, "config.json").read_text())
+            architecture = config.get("architecture", architecture)
+        _check_architecture(weights, architecture, network)
+    elif library is None and not (os.path.isfile(weights) and model.lower().endswith(_SUFFIXES)):
         raise ValueError(_expectation(weights, network))
 
 
-def load_weights(model, weights, network, *, new_head):
+def _check_architecture(weights, architecture, network):
+    """Refuses weights of another architecture before they are fetched.
+
+    Some have the same names and shapes as the network's, but another order of the same layers.
+    """
+    if network is None or our_name(architecture) == network:
+        return
+    published = [known.name for known in list_weights(network)]
+    raise ValueError(
+        f"`weights` must be of the architecture {network!r}"
+        f"{': ' if published else ''}{', '.join(published)}. If the structure is known to be the "
+        f"same, give the path of the file. Received: weights={shown(weights)}, of the "
+        f"architecture {shown(architecture)}"
+    )
+
+
+def load_weights(model, weights, network, *, new_head, adapt_channels=True):
     """Loads what `create_model` takes as `weights`: a name or a path.
 
     Args:
@@ -140,40 +206,37 @@ def load_weights(model, weights, network, *, new_head):
         weights: the name of published weights, or the path of a file.
         network: the name of the network, or None.
         new_head: whether a classifier for another number of classes is left as it is.
+        adapt_channels: whether the first convolution is fitted to the model's channels.
     """
     library, name = _parse(weights)
-    adapt = {"new_head": new_head, "adapt_channels": True}
+    adapt = {"new_head": new_head, "adapt_channels": adapt_channels}
     if library == "keras":
         _assign_keras(model, _published_keras_layers(model, network), **adapt)
     elif library == "timm":
         arrays = files.read_torch_file(_from_hub(name, "model.safetensors"))
-        assign(model, torch_layout(model), arrays, **adapt)
+        _assign_torch(model, arrays, **adapt)
     elif library == "torchvision":
         arrays = files.read_torch_file(_from_torchvision(*_torchvision_entry(name)))
-        assign(model, torch_layout(model), arrays, **adapt)
-    elif name.endswith(".weights.h5"):
-        _load_own(model, name)
-    elif name.endswith((".h5", ".hdf5")):
+        _assign_torch(model, arrays, **adapt)
+    elif name.lower().endswith(".weights.h5"):
+        load_own_weights(model, name, **adapt)
+    elif name.lower().endswith(".keras"):
+        _load_saved_model(model, name, **adapt)
+    elif name.lower().endswith((".h5", ".hdf5")):
         _assign_keras(model, files.read_h5_layers(name), **adapt)
     else:
-        assign(model, torch_layout(model), files.read_torch_file(name), **adapt)
+        _assign_torch(model, files.read_torch_file(name), **adapt)
 
 
-def _load_own(model, path):
-    """Loads a `.weights.h5` file, once it is known to fit."""
-    expected, found = files.saved_shapes(model), files.weights_h5_shapes(path)
-    raise_problems(
-        {
-            "missing": [name for name in expected if name not in found],
-            "unexpected": [name for name in found if name not in expected],
-            "of another shape": [
-                f"{name}: expected {shape}, received {found[name]}"
-                for name, shape in expected.items()
-                if found.get(name, shape) != shape
-            ],
-        }
-    )
-    model.load_weights(path)
+def _load_saved_model(model, path, **adapt):
+    """Loads what is in a `.keras` file: a model of ours, or of keras.applications."""
+    saved = files.read_keras_model(path)
+    layout = own_layout(model)
+    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in saved.weights}
+    if layout.entries.keys() & arrays.keys():
+        assign(model, layout, arrays, **adapt)
+    else:
+        _assign_keras(model, layers_of_model(saved), **adapt)
 
 
 def _parse(weights):
@@ -193,8 +256,9 @@ def _expectation(weights, network):
     return (
         "`weights` must be None (random initialization), the name of published weights "
         f"({', '.join(published) or 'see `list_weights()`'}) or the path of a `.weights.h5`, "
-        "`.safetensors`, `.pth` or keras.applications `.h5` file."
-        f"{validation.did_you_mean(weights, published)} Received: weights={weights!r}"
+        "`.keras`, `.safetensors`, `.pth` (or another ending of PyTorch's) or keras.applications "
+        "`.h5` file."
+        f"{validation.did_you_mean(weights, published)} Received: weights={shown(weights)}"
     )
 
 
@@ -205,7 +269,8 @@ def _keras_name(network):
     if network not in KERAS:
         raise ValueError(
             '`weights="imagenet"` must be for one of the structures of keras.applications: '
-            f"{', '.join(KERAS)}. {_others(network)}Received: weights='imagenet' for {network!r}"
+            f"{', '.join(KERAS)}. {_others(network)}"
+            f"Received: weights='imagenet' for {shown(network)}"
         )
     return network
 
@@ -219,7 +284,9 @@ def _published_keras_layers(model, network):
     """Keras's own download, cache and check of the file; and its model, to read them from."""
     function = getattr(keras.applications, KERAS[network][0])
     has_head = any(layer.name == "head" and layer.units == 1000 for layer in model.layers)
-    return layers_of_model(function(weights="imagenet", include_top=has_head))
+    with _fetching("imagenet", "fill ~/.keras/models, the cache of keras.applications"):
+        theirs = function(weights="imagenet", include_top=has_head)
+    return layers_of_model(theirs)
 
 
 def _keras_layers(weights):
@@ -228,8 +295,10 @@ def _keras_layers(weights):
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
             "`weights` must be a model of keras.applications or the path of one of its `.h5` "
-            f"files. Received: weights={weights!r}"
+            f"files. Received: weights={shown(weights)}"
         )
+    if os.fspath(weights).lower().endswith(".keras"):
+        return layers_of_model(files.read_keras_model(weights))
     return files.read_h5_layers(weights)
 
 
@@ -237,7 +306,34 @@ def _assign_keras(model, layers, **adapt):
     assign(model, keras_layout(model, layers), arrays_of_layers(layers), **adapt)
 
 
+@contextlib.contextmanager
+def _fetching(weights, offline, is_answer=lambda error: False):
+    """Turns errors of the network, but for answers of a server, into one that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        library = type(error).__module__.partition(".")[0]
+        is_of_network = (
+            isinstance(error, OSError)
+            or type(error) is Exception  # Keras's downloads
+            or library in ("httpx", "requests")
+        )
+        if is_answer(error) or not is_of_network:
+            raise
+        raise ValueError(
+            "`weights` are published ones, which could not be fetched over the network and are "
+            f"in no cache here. Without a connection, give the path of a local file, or {offline}. "
+            f"Received: weights={shown(weights)} ({type(error).__name__}: {cut(error, 200)})"
+        ) from error
+
+
 # PyTorch
+
+
+def _assign_torch(model, arrays, **adapt):
+    layout = torch_layout(model)
+    keys = {*layout.constants, *(entry.key for entry in layout.entries.values())}
+    assign(model, layout, files.without_prefixes(arrays, keys), **adapt)
 
 
 def _torch_arrays(weights):
@@ -255,14 +351,21 @@ def _from_hub(model, file):
         raise files.missing_package(
             "huggingface_hub", f'`weights="timm/{model}"`', "pretrained"
         ) from None
+    absent = (errors.RepositoryNotFoundError, errors.EntryNotFoundError, errors.HFValidationError)
+
+    def is_absent(error):
+        return isinstance(error, absent) and not isinstance(error, errors.LocalEntryNotFoundError)
+
+    offline = "fill the Hub's cache where there is one and set HF_HUB_OFFLINE=1"
     try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(f"timm/{model}", file))
-    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError) as error:
+        with _fetching(f"timm/{model}", offline, is_absent):
+            return pathlib.Path(huggingface_hub.hf_hub_download(f"timm/{model}", file))
+    except absent as error:
         known = [weights.name for weights in list_weights()]
         raise ValueError(
             f"`weights` must be a model of timm on the Hugging Face Hub that has a {file}."
             f"{validation.did_you_mean(f'timm/{model}', known)} "
-            f"Received: weights='timm/{model}' ({error})"
+            f"Received: weights={shown(f'timm/{model}')} ({cut(error)})"
         ) from error
 
 
@@ -276,7 +379,7 @@ def _torchvision_entry(model):
         raise ValueError(
             f"`weights` must be one of torchvision's: {', '.join(known)}."
             f"{validation.did_you_mean(model, TORCHVISION)} "
-            f"Received: weights='torchvision/{model}'"
+            f"Received: weights={shown(f'torchvision/{model}')}"
         )
     return network, version
 
@@ -285,9 +388,10 @@ def _from_torchvision(network, version):
     """The local path of torchvision's file, once its hash is that in its name."""
     prefix, _, _ = TORCHVISION[network][version]
     name = f"{network}-{prefix}.pth"
-    path = keras.utils.get_file(
-        name, f"https://download.pytorch.org/models/{name}", cache_subdir="models"
-    )
+    with _fetching(f"torchvision/{network}.{version}", f"put {name} into ~/.keras/models"):
+        path = keras.utils.get_file(
+            name, f"https://download.pytorch.org/models/{name}", cache_subdir="models"
+        )
     received = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
     if not received.startswith(prefix):
         raise ValueError(

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import keras
 import numpy as np
 
 from keras_resblocks import validation
+from keras_resblocks.types import Config, LayerArguments, Shape, Tensor, Unpack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +21,10 @@ class Recipe:
     interpolation: str = "bilinear"
     mean: tuple = (0.485, 0.456, 0.406)  # of ImageNet, on a scale from 0 to 1
     std: tuple = (0.229, 0.224, 0.225)
-    channel_order: str = "rgb"
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    crop_mode: Literal["center", "squash"] = "center"
 
-    def layer(self, size=None):
+    def layer(self, size: int | None = None) -> "ImagePreprocessing":
         """A layer that does it, to squares of another `size` where one is given."""
         arguments = dataclasses.asdict(self)
         if size is not None:
@@ -46,6 +50,7 @@ def _lanczos3(x):
 
 # The weight of a pixel by its distance; spread where the image shrinks (antialiasing).
 _KERNELS = {"bilinear": _bilinear, "bicubic": _bicubic, "lanczos3": _lanczos3}
+_OVERSHOOTING = ("bicubic", "lanczos3")
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -53,7 +58,8 @@ class ImagePreprocessing(keras.layers.Layer):
     """From RGB images of any size, values 0 to 255, to what a network expects.
 
     The shorter side is resized (with antialiasing), a square is cropped from the center, and
-    the values, scaled to 0 to 1, are normalized: `(value - mean) / std`.
+    the values, scaled to 0 to 1, are normalized: `(value - mean) / std`. What bicubic and
+    Lanczos interpolation make of an edge is clipped to the range of pixels, as Pillow does.
 
     Args:
         size: side of the square, in pixels.
@@ -61,6 +67,8 @@ class ImagePreprocessing(keras.layers.Layer):
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos3"`.
         mean, std: of each channel, on a scale from 0 to 1, in the order of the output.
         channel_order: of the output, `"rgb"` or `"bgr"`.
+        crop_mode: `"center"`; or `"squash"`, which resizes both sides to `resize`, so that the
+            crop loses nothing on the longer one but the aspect ratio changes.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, height, width, 3)`, or channels first; or 1 channel, gray, which is
@@ -69,16 +77,17 @@ class ImagePreprocessing(keras.layers.Layer):
 
     def __init__(
         self,
-        size,
+        size: int,
         *,
-        resize=None,
-        interpolation="bilinear",
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        channel_order="rgb",
-        data_format=None,
-        **kwargs,
-    ):
+        resize: int | None = None,
+        interpolation: str = "bilinear",
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+        crop_mode: Literal["center", "squash"] = "center",
+        data_format: str | None = None,
+        **kwargs: "Unpack[LayerArguments]",
+    ) -> None:
         super().__init__(**kwargs)
         self.size = validation.positive_int("size", size)
         self.resize = self.size if resize is None else validation.positive_int("resize", resize)
@@ -92,6 +101,7 @@ class ImagePreprocessing(keras.layers.Layer):
         self.mean = _three_numbers("mean", mean, validation.finite_number)
         self.std = _three_numbers("std", std, validation.positive_number)
         self.channel_order = validation.one_of("channel_order", channel_order, ("rgb", "bgr"))
+        self.crop_mode = validation.one_of("crop_mode", crop_mode, ("center", "squash"))
         self.data_format = validation.one_of(
             "data_format",
             data_format or keras.config.image_data_format(),
@@ -99,10 +109,10 @@ class ImagePreprocessing(keras.layers.Layer):
         )
         self._channels_first = self.data_format == "channels_first"
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._check(input_shape)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         self._check(images.shape)
         images = self._resized_and_cropped(keras.ops.cast(images, "float32"))
         if self.channel_order == "bgr":
@@ -130,11 +140,22 @@ class ImagePreprocessing(keras.layers.Layer):
         else:
             shorter = keras.ops.minimum(height, width)
         rows, columns = (
-            self._interpolation_matrix(size, self.resize * size // shorter)
+            self._interpolation_matrix(size, self._resized(size, shorter))
             for size in (height, width)
         )
-        form = "bchw,ih,jw->bcij" if self._channels_first else "bhwc,ih,jw->bijc"
-        return keras.ops.einsum(form, images, rows, columns)
+        c = self._channels_first
+        # Columns first and clipped in between, as in Pillow.
+        images = keras.ops.einsum("bchw,jw->bchj" if c else "bhwc,jw->bhjc", images, columns)
+        images = self._clipped(images)
+        images = keras.ops.einsum("bchj,ih->bcij" if c else "bhjc,ih->bijc", images, rows)
+        return self._clipped(images)
+
+    def _resized(self, size, shorter):
+        return self.resize if self.crop_mode == "squash" else self.resize * size // shorter
+
+    def _clipped(self, images):
+        is_clipped = self.interpolation in _OVERSHOOTING
+        return keras.ops.clip(images, 0.0, 255.0) if is_clipped else images
 
     def _interpolation_matrix(self, size, resized):
         """What each of `self.size` positions at the center of `resized` takes of `size` pixels.
@@ -152,12 +173,12 @@ class ImagePreprocessing(keras.layers.Layer):
         weights = _KERNELS[self.interpolation](distances)
         return weights / keras.ops.sum(weights, axis=1, keepdims=True)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         if self._channels_first:
             return (input_shape[0], 3, self.size, self.size)
         return (input_shape[0], self.size, self.size, 3)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "size": self.size,
@@ -166,6 +187,7 @@ class ImagePreprocessing(keras.layers.Layer):
             "mean": self.mean,
             "std": self.std,
             "channel_order": self.channel_order,
+            "crop_mode": self.crop_mode,
             "data_format": self.data_format,
         }
 
@@ -174,7 +196,7 @@ def _three_numbers(argument, values, check):
     if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != 3:
         raise ValueError(
             f"`{argument}` must be three numbers, one for each channel. "
-            f"Received: {argument}={values!r}"
+            f"Received: {argument}={validation.shown(values)}"
         )
     return tuple(check(argument, value) for value in values)
 
@@ -185,15 +207,46 @@ def _half(number):
 
 
 def timm_recipe(config):
-    """The recipe in a `config.json` of timm's models on the Hugging Face Hub."""
+    """The recipe in timm's config: a `config.json` of the Hub, or a model's `pretrained_cfg`."""
     config = config.get("pretrained_cfg", config)
-    size = config["input_size"][-1]
+    if not isinstance(config, Mapping):
+        raise _bad_config("`pretrained_cfg`, if there is one, a dict", "pretrained_cfg", config)
+    sizes = config.get("input_size")
+    if not isinstance(sizes, (list, tuple)) or len(sizes) != 3 or sizes[1] != sizes[2]:
+        raise _bad_config("`input_size`: channels and the side of a square", "input_size", sizes)
+    size = validation.positive_int("input_size", sizes[-1])
+    crop = config.get("crop_pct") or 0.875  # timm's default, here and below
+    crop = validation.positive_number("crop_pct", crop)
+    mode = config.get("crop_mode") or "center"
+    interpolation = config.get("interpolation") or "bicubic"
+    for name, value, known in (
+        ("crop_mode", mode, ("center", "squash")),
+        ("interpolation", interpolation, tuple(_TIMM_INTERPOLATIONS)),
+    ):
+        if value not in known:
+            raise _bad_config(f"`{name}`: one of {known}", name, value)
     return Recipe(
         size=size,
-        resize=math.floor(size / config.get("crop_pct", 0.875)),
-        interpolation=config.get("interpolation", "bicubic"),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        resize=math.floor(size / crop),
+        interpolation=_TIMM_INTERPOLATIONS[interpolation],
+        mean=config.get("mean", Recipe.mean),
+        std=config.get("std", Recipe.std),
+        crop_mode=mode,
+    )
+
+
+_TIMM_INTERPOLATIONS = {
+    "nearest": "nearest",
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+    "lanczos": "lanczos3",
+}
+
+
+def _bad_config(expected, name, value):
+    return ValueError(
+        f"`weights`, where it is a config of timm's, must have {expected}. "
+        f"Received: {name}={validation.shown(value)}"
     )
 
 

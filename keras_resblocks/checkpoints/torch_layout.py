@@ -48,7 +48,7 @@ def torch_layout(model):
         entries,
         constants,
         lambda key: (
-            key.endswith("num_batches_tracked")
+            key.endswith(("num_batches_tracked", "n_averaged"))  # counts, no weights
             or any(key.startswith(f"{module}.") for module in absent)
         ),
     )

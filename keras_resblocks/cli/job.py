@@ -1,7 +1,8 @@
 """A search in a folder, as the options of the command line describe it.
 
-The folder has the options (`arguments.json`), KerasTuner's project (`search`) or the weights of a
-study, and in the end the report (`report`) and the best model (`best.keras`).
+The folder has the options (`arguments.json`), a record of the data (`data.json`), KerasTuner's
+project (`search`) or the weights of a study, and in the end the report (`report`) and the best
+model (`best.keras`), which takes pictures and knows the names of the classes.
 """
 
 import contextlib
@@ -15,69 +16,24 @@ import threading
 
 import keras
 import keras_tuner
+import numpy as np
 
-from keras_resblocks import tuner
-from keras_resblocks.cli import data, launch
+from keras_resblocks import json_files, tuner
+from keras_resblocks.cli import backend, data, report
+from keras_resblocks.cli.engines import ENGINES
 from keras_resblocks.cli.options import (
     ARGUMENTS_FILE,
     BATCH_SIZE,
+    DATA_FILE,
     EPOCHS,
-    NETWORKS,
-    OBJECTIVE,
     PROJECT,
-    TRIALS,
-    TUNERS,
-    space_of,
+    STUDY_FILE,
 )
-from keras_resblocks.tuner import storage
-from keras_resblocks.tuner.seeding import seed_all
-from keras_resblocks.tuner.studies.search import open_storage
+from keras_resblocks.cli.space import HYPERMODELS, space_of
+from keras_resblocks.training.pictures import from_pictures
+from keras_resblocks.transforms import export_onnx
 
-
-def choose_backend(backend, args):
-    """Starts this process anew where Keras has another backend.
-
-    Raises:
-        ValueError: if it is not installed, or if the command is called from Python.
-    """
-    if backend == keras.backend.backend():
-        return
-    if importlib.util.find_spec(backend) is None:
-        raise ValueError(f"`--backend` must be installed. Received: {backend}")
-    if not args.is_own:
-        raise ValueError(
-            f"`--backend` must be that of this process, {keras.backend.backend()}. "
-            f"Received: {backend}"
-        )
-    # Keras reads its backend once, when it is imported, and `python -m keras_resblocks` imports
-    # it before any line of the command: so the same command is run again in this process' place.
-    sys.stdout.flush()
-    command = [sys.executable, *sys.orig_argv[1:]]
-    os.execve(sys.executable, command, {**os.environ, "KERAS_BACKEND": backend})
-
-
-def load_study(name, url):
-    """A study of Optuna.
-
-    Raises:
-        ValueError: if the storage does not have it.
-    """
-    import optuna
-
-    try:
-        return optuna.load_study(study_name=name, storage=_open(url))
-    except KeyError:
-        raise ValueError(f"`--storage` must have the study {name!r}. Received: {url}") from None
-
-
-def _open(url):
-    import optuna
-    import sqlalchemy
-
-    try:
-        return open_storage(url)
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise ValueError(f"`--storage` cannot be opened: {error}") from None
+UNEQUAL = 1.5  # times as many images of a class as of another
 
 
 _interrupted = threading.Event()
@@ -116,23 +72,44 @@ class Job:
 
     Args:
         folder: a `pathlib.Path`.
-        options: as `options_of` and `read_options` return them.
+        options: as `options_of` and `read_options` return them; what is left to the data is set.
+        known: the record of the data that the search began with.
 
     Raises:
-        ValueError: if there is no such data, or no such search space.
+        ValueError: if there is no such data, it has changed, or for no such search space.
     """
 
-    def __init__(self, folder, options):
+    def __init__(self, folder, options, known=None):
         self.folder = folder
         self.options = options
-        for name in ("jinja2", "matplotlib", "plotly", *(["optuna"] if options.study else [])):
+        needed = ("PIL", "jinja2", "optuna", "plotly", "sklearn", *ENGINES[options.engine].needs)
+        for name in needed:
             if importlib.util.find_spec(name) is None:  # to say so before the search, not after
                 raise ImportError(f"A search needs {name}: install keras-resblocks[cli]")
+        for name in ("onnx", "onnxruntime", "tensorflow", "tf2onnx") if options.onnx else ():
+            if importlib.util.find_spec(name) is None:
+                raise ImportError(f"`--onnx` needs {name}: install keras-resblocks[onnx]")
         self.data = data.load(
-            options.data, size=options.size, grayscale=options.grayscale, seed=options.seed
+            options.data,
+            size=options.size,
+            grayscale=options.grayscale,
+            seed=options.seed,
+            task=options.task,
+            known=known,
+            say=lambda sentence: print(f"note: {sentence}", file=sys.stderr, flush=True),
         )
-        self.hypermodel = NETWORKS[options.network](
-            self.data.x.shape[1:], self.data.classes, **space_of(options)
+        options.task = self.data.task
+        if isinstance(self.data.x, data.Images) and options.batch_sizes:
+            raise ValueError(
+                "`--batch-size` must be given instead of `--batch-sizes` for data as large as "
+                f"these, which are read in batches. Received: {' '.join(options.batch_sizes)}"
+            )
+        if options.class_weights and self.data.task != "classification":
+            raise ValueError(
+                f"`--class-weights` is for classification. Received: data for {self.data.task}"
+            )
+        self.hypermodel = HYPERMODELS[options.network](
+            self.data.x.shape[1:], self.data.outputs, task=self.data.task, **space_of(options)
         )
 
     def begin(self, overwrite=False):
@@ -140,129 +117,133 @@ class Job:
         if overwrite:
             for path in (PROJECT, "report"):
                 shutil.rmtree(self.folder / path, ignore_errors=True)
-            for path in self.folder.glob(f"{ARGUMENTS_FILE}*"):
-                path.unlink()
+            for name in (ARGUMENTS_FILE, DATA_FILE, STUDY_FILE):
+                (self.folder / name).unlink(missing_ok=True)
         return self.run()
 
     def run(self):
         """Searches, or goes on, and uses what was found; the exit status."""
-        has_workers = self.options.workers is not None or self.options.gpus is not None
-        if has_workers:
-            launch.devices_of(self.options)
         try:
             with _interruptible():
-                return self._run(has_workers)
+                return self._run()
         except KeyboardInterrupt:
-            folder = shlex.quote(str(self.folder))
-            print(f"interrupted; to go on: python -m keras_resblocks resume {folder}", flush=True)
+            print(f"interrupted; to go on: {self._to_go_on()}", flush=True)
             return 128 + signal.SIGINT
 
-    def take_part(self):
-        """Searches as one of the processes of `launch`; the exit status."""
-        self._search(self._tuner())
-        return 0
-
-    def _run(self, has_workers):
-        options = self.options
-        # First what may find a mistake in the options; but the GPUs are for the workers.
-        engine = None if has_workers or options.study else self._tuner()
-        study_storage = _open(options.storage) if options.study else None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        storage.write_json(self.folder / ARGUMENTS_FILE, vars(options))
-        if has_workers:
-            command = [sys.executable, "-m", "keras_resblocks", "resume", str(self.folder)]
-            status = launch.launch([*command, "--member"], options)
-            if status:
-                return status
-            engine = self._tuner()
-        if options.study:
-            self._finish(self._search_study(study_storage), self._best_of_study)
-        else:
-            self._search(engine)  # over at once, where the workers have searched
-            self._finish(engine, self._best_of_tuner)
-        return 0
-
-    def _tuner(self):
-        options = self.options
-        seed_all(options.seed)
-        limit = {"max_trials": options.trials or TRIALS}
-        if options.tuner == "hyperband":
-            limit = {"max_epochs": self._epochs}
-        return TUNERS[options.tuner or "random"](
-            self.hypermodel,
-            OBJECTIVE,
-            **limit,
-            seed=options.seed,
-            small_first=options.small_first,
-            warm_start=options.warm_start,
-            keep_checkpoints=options.keep_checkpoints,
-            directory=self.folder,
-            project_name=PROJECT,
-        )
-
     @property
-    def _epochs(self):
+    def epochs(self):
+        """The epochs of a trial."""
         return self.options.epochs or EPOCHS
 
-    def _fit_arguments(self, epochs):
-        batch_size = None if self.options.batch_sizes else self.options.batch_size or BATCH_SIZE
-        return {
-            "validation_data": (self.data.x_val, self.data.y_val),
-            "epochs": epochs,
-            "callbacks": [_Interrupter()],
-            **({"batch_size": batch_size} if batch_size else {}),
-        }
-
-    def _search(self, engine):
-        engine.search(self.data.x, self.data.y, **self._fit_arguments(self._epochs))
-
-    def _search_study(self, study_storage):
-        return tuner.optuna_search(
-            self.hypermodel,
-            self.options.study,
-            study_storage,
-            max_trials=self.options.trials or TRIALS,
-            objective=OBJECTIVE,
-            seed=self.options.seed,
-            directory=self.folder,
-            keep_checkpoints=self.options.keep_checkpoints,
-            x=self.data.x,
-            y=self.data.y,
-            **self._fit_arguments(self._epochs),
-        )
-
-    def _finish(self, source, best):
-        """Reports on a tuner or a study, saves its best model and tests it."""
-        found = tuner.report(source, self.folder / "report", objective=OBJECTIVE)
-        print(found)
+    def _run(self):
+        engine = ENGINES[self.options.engine](self)  # first what may find a mistake in the options
+        self.folder.mkdir(parents=True, exist_ok=True)
+        json_files.write(self.folder / DATA_FILE, self.data.record)
+        json_files.write(self.folder / ARGUMENTS_FILE, vars(self.options))
+        name = os.path.basename(self.options.data)
+        print(f"{name}: {self.data.described()}; to go on: {self._to_go_on()}", flush=True)
+        source = engine.search(*self._training_data(), **self._fit_arguments(self.epochs))
+        objective = self.hypermodel.objective.name
+        found = tuner.report(source, self.folder / "report", objective=objective)
+        report.print_table(found)
         print(f"report: {found.paths['report.html']}")
         if found.best is None:
             raise ValueError("No trial of this search was completed; the report says why")
-        path = self.folder / "best.keras"
-        half_written = path.with_name(f"best.{os.getpid()}.keras")
-        best(source).save(half_written)
-        os.replace(half_written, path)
-        model = keras.saving.load_model(path)
-        print(f"best model: {path}, {model.count_params():,} parameters")
-        tested = model.evaluate(self.data.x_test, self.data.y_test, verbose=0, return_dict=True)
-        print(f"test accuracy {tested['accuracy']:.4f}")
+        self._save_and_test(self._best_model(found.best))
+        return 0
 
-    def _best_of_tuner(self, engine):
-        if not self.options.retrain:
-            return engine.get_best_models(1)[0]
-        arguments = self._fit_arguments(self.options.retrain)
-        return engine.retrain_best(self.data.x, self.data.y, verbose=0, **arguments)
-
-    def _best_of_study(self, study):
+    def _best_model(self, trial):
+        """The model of a trial with its weights; trained again on request, or if it has none."""
+        backend.import_tensorflow()
         hp = keras_tuner.HyperParameters()
-        hp.values = dict(study.best_params)
+        hp.values = trial.hyperparameters
         keras.utils.set_random_seed(self.options.seed)
         model = self.hypermodel.build(hp)
-        weights = self.folder / study.study_name / f"trial_{study.best_trial.number}.weights.h5"
-        if weights.exists() and not self.options.retrain:
-            model.optimizer.build(model.trainable_variables)  # whose state is in the file
-            model.load_weights(weights)
-        else:  # it was another machine's
-            arguments = self._fit_arguments(self.options.retrain or self._epochs)
-            self.hypermodel.fit(hp, model, self.data.x, self.data.y, verbose=0, **arguments)
+        if trial.weights and not self.options.retrain:
+            model.optimizer.build(model.trainable_variables)  # whose state is in the file too
+            model.load_weights(trial.weights)
+        else:
+            arguments = self._fit_arguments(self.options.retrain or self.epochs)
+            self.hypermodel.fit(hp, model, *self._training_data(), verbose=0, **arguments)
         return model
+
+    def _save_and_test(self, best):
+        found = self.data
+        whole = from_pictures(best, found.classes, found.divisor, found.background)
+        path = self.folder / "best.keras"
+        half_written = path.with_name(f"best.{os.getpid()}.keras")
+        whole.save(half_written)
+        os.replace(half_written, path)
+        print(f"best model: {path}, {best.count_params():,} parameters")
+        if self.options.onnx:
+            export_onnx(whole, self.folder / "best.onnx")
+            print(f"for other runtimes: {self.folder / 'best.onnx'}")
+        test = self._batched(self.data.x_test, self.data.y_test)
+        if self.data.task == "classification":
+            print(_tested(found, best.predict(test[0], verbose=0).argmax(axis=-1)))
+        else:
+            tested = best.evaluate(*test, verbose=0, return_dict=True)
+            tested.pop("loss")
+            print("\n".join(f"test {name} {value:.4f}" for name, value in tested.items()))
+
+    def _to_go_on(self):
+        return f"python -m keras_resblocks resume {shlex.quote(str(self.folder))}"
+
+    def _batched(self, x, y, seed=None):
+        """The arguments of `fit` for images and labels."""
+        if not isinstance(x, data.Images):
+            return x, y
+        return data.Batches(x, y, self.options.batch_size or BATCH_SIZE, seed), None
+
+    def _training_data(self):
+        return self._batched(self.data.x, self.data.y, self.options.seed)
+
+    def _fit_arguments(self, epochs):
+        batch_size = None if self.options.batch_sizes else self.options.batch_size or BATCH_SIZE
+        x, y = self._batched(self.data.x_val, self.data.y_val)
+        arguments = {
+            "validation_data": x if y is None else (x, y),
+            "epochs": epochs,
+            "callbacks": [_Interrupter()],
+            **({"batch_size": batch_size} if batch_size and y is not None else {}),
+        }
+        if self.options.class_weights:
+            counts = np.bincount(self.data.y)
+            weights = len(self.data.y) / np.maximum(1, counts * np.count_nonzero(counts))
+            arguments["class_weight"] = dict(enumerate(weights.tolist()))
+        return arguments
+
+
+def _tested(found, predicted):
+    """The accuracy on the test; of unequal classes also that of each, the worst first."""
+    is_right = predicted == found.y_test
+    lines = []
+    if found.counts.max() > UNEQUAL * found.counts.min():
+        each = {label: is_right[found.y_test == label] for label in np.unique(found.y_test)}
+        worst = sorted(each.items(), key=lambda item: item[1].mean())
+        lines = [
+            "test accuracy of each class:",
+            *(f"  {of.mean():.4f} {found.classes[label]} ({len(of)})" for label, of in worst[:20]),
+            *([f"  and {len(each) - 20} more"] if len(each) > 20 else []),
+            f"balanced accuracy {np.mean([of.mean() for of in each.values()]):.4f}",
+        ]
+    return "\n".join([*lines, f"test accuracy {is_right.mean():.4f}"])
+
+
+def read_record(folder):
+    """The record of the data that the search in a folder began with; None if it has none.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    path = folder / DATA_FILE
+    if not path.exists():  # a search of 0.1.0
+        print(f"note: {path} is missing: the data are split again", file=sys.stderr, flush=True)
+        return None
+    record = json_files.read(path)
+    if not isinstance(record, dict) or "split" not in record:
+        raise ValueError(
+            f"{path} must hold what the data were, but it is damaged. Put a copy in its place, or "
+            "begin anew: search DATA --overwrite"
+        )
+    return record

@@ -1,63 +1,57 @@
-"""The options of a search: what the command line takes, what may go together, and their file."""
+"""The options of a search: what the command line takes, what may go together, and their file.
+
+Nothing here imports Keras: a mistake is said at once.
+"""
 
 import argparse
-import contextlib
 import os
 import pathlib
 import shlex
 
-import keras
-
-from keras_resblocks import tuner, validation
-from keras_resblocks.cli.launch import add_worker_arguments
-from keras_resblocks.tuner import storage
-from keras_resblocks.tuner.hypermodels import ARGUMENTS
+from keras_resblocks import json_files, validation
 
 ARGUMENTS_FILE = "arguments.json"
 PROJECT = "search"
-OBJECTIVE = "val_accuracy"
+STUDY_FILE = "study.db"
+DATA_FILE = "data.json"
 TRIALS, EPOCHS, BATCH_SIZE = 12, 10, 64  # where nothing is said
 
-TUNERS = {
-    "random": tuner.RandomSearch,
-    "grid": tuner.GridSearch,
-    "hyperband": tuner.Hyperband,
-    "bayesian": tuner.BayesianOptimization,
+TASKS = ("classification", "multilabel", "regression")
+TUNERS = ("random", "grid", "hyperband", "bayesian")
+
+# The lists of the search space, with what is said of them.
+LISTS = {
+    "blocks": "residual, bottleneck; by default both",
+    "kinds": "v1, v2, factorized; by default v1 v2",
+    "depths": "blocks in a stage; by default 1 to 4, or 3",
+    "widths": "channels of the first stage; by default 16 32 64, or twice that",
+    "width_multipliers": "from stage to stage (2)",
+    "expansions": "of bottleneck blocks (4)",
+    "groups": "of their convolutions (1)",
+    "stems": "auto, small, large (auto)",
+    "activations": "relu, elu, gelu, silu, ... (relu elu)",
+    "normalizations": "batch, layer, group, instance, none (batch)",
+    "attentions": "squeeze_excite, efficient_channel, none (none)",
+    "shortcuts": "identity, zero_pad, projection, projection_always, avg_pool, none",
+    "preactivations": "true, false (false)",
+    "drop_path_rates": "of stochastic depth (0)",
+    "regularizers": "strengths of the L2 penalty (0 1e-4)",
+    "optimizers": "adam, adamw, lion, nadam, rmsprop, sgd (adam)",
+    "learning_rates": "at the start (3e-4 1e-3 3e-3)",
+    "schedules": "constant, cosine, linear, step (constant)",
+    "batch_sizes": "one for all is --batch-size",
+    "augmentations": "flip, shift, shift_and_flip, none (none)",
+    "label_smoothings": "shares in [0, 1) (0)",
 }
-NETWORKS = {"resnet": tuner.ResNetHyperModel, "inception": tuner.InceptionHyperModel}
+# The networks, with the lists that are theirs alone.
+NETWORKS = {"resnet": ("blocks", "expansions", "groups"), "inception": ("kinds",)}
 # Of the hypermodel, beside the lists.
-_SETTINGS = (
+SETTINGS = (
     *("max_params", "max_macs", "max_activation_memory"),
     *("stages", "per_stage", "schedule_epochs"),
 )
-_WORDS = {"none": None, "true": True, "false": False}
 # Of the command, not of the search.
-_PASSING = ("run", "parser", "is_own", "out", "overwrite")
-
-
-def _lists():
-    """For each list of the search space: the names that it may have, and its default, as text."""
-
-    def text(values):
-        values = values if isinstance(values, (list, tuple)) else (values,)
-        return " ".join("none" if value is None else str(value) for value in values)
-
-    lists = {}
-    for argument, known in ARGUMENTS.items():
-        defaults = {
-            name: text(network.defaults[argument])
-            for name, network in NETWORKS.items()
-            if argument in network.defaults
-        }
-        if defaults == dict.fromkeys(NETWORKS, defaults.get("resnet")):
-            lists[argument] = known.names, f"({defaults['resnet']})"
-        else:
-            each = (f"{network}: {default}" for network, default in defaults.items())
-            lists[argument] = known.names, f"({', '.join(each)})"
-    return lists
-
-
-LISTS = _lists()
+_PASSING = ("run", "parser", "out", "overwrite")
 
 
 def add_arguments(parser):
@@ -65,30 +59,43 @@ def add_arguments(parser):
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="digits (scikit-learn's), a folder with a folder of images for each class, or an "
-        ".npz file with the arrays x and y, and perhaps x_val, y_val, x_test, y_test",
+        help="digits (scikit-learn's), a folder with a folder of images for each class (and "
+        "perhaps in train, val, test), or an .npz file with the arrays x and y, and perhaps "
+        "x_val, y_val, x_test, y_test",
     )
-    parser.add_argument("--out", type=pathlib.Path, default="search_results", metavar="DIR")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="(the data's name)_search")
     parser.add_argument("--overwrite", action="store_true", help="forget the search in DIR")
     add_shared_arguments(parser)
 
     images = parser.add_argument_group("images")
-    images.add_argument("--size", type=positive, help="to resize those of a folder to (32)")
+    images.add_argument("--size", type=positive, help="to resize those of a folder to (32 to 128)")
     images.add_argument("--grayscale", action="store_true", help="even if not all of them are")
+    images.add_argument("--task", choices=TASKS, help="of labels in an .npz file")
+    images.add_argument(
+        "--class-weights", action="store_true", help="rare classes count as much as frequent ones"
+    )
 
     tuning = parser.add_argument_group("search")
     tuning.add_argument("--tuner", choices=TUNERS, help="random by default")
     tuning.add_argument("--batch-size", type=positive, help=f"of all ({BATCH_SIZE})")
     tuning.add_argument("--seed", type=int, default=1)
-    tuning.add_argument("--small-first", action="store_true", help="begin with small candidates")
-    tuning.add_argument("--warm-start", action="store_true", help="deepen trained candidates")
     tuning.add_argument(
         "--keep-checkpoints", type=positive, default=10, metavar="N", help="of the best (10)"
     )
-    tuning.add_argument("--study", metavar="NAME", help="search with Optuna, into --storage")
     tuning.add_argument(
-        "--storage", metavar="URL", help="a database, or a file.journal; DIR keeps a note of it"
+        "--engine",
+        choices=("kerastuner", "optuna", "ray"),
+        help="kerastuner: one process (the default); optuna: any number of these commands, on any "
+        "hosts that reach --storage; ray: several trials at once, on one host or a cluster",
     )
+    tuning.add_argument("--study", metavar="NAME", help="of optuna (search)")
+    tuning.add_argument(
+        "--storage", metavar="URL", help="of optuna: a database, or a file.journal (DIR/study.db)"
+    )
+    for kind in ("cpus", "gpus"):
+        tuning.add_argument(
+            f"--{kind}-per-trial", type=share, metavar="N", help="of ray; may be a fraction"
+        )
 
     space = parser.add_argument_group(
         "search space",
@@ -102,14 +109,9 @@ def add_arguments(parser):
     space.add_argument("--stages", type=positive)
     space.add_argument("--per-stage", nargs="*", metavar="LIST", help="of depth and width")
     space.add_argument("--schedule-epochs", type=positive)
-    for argument, (names, default) in LISTS.items():
-        known = f"of {', '.join(names)}; " if names else ""
-        space.add_argument(
-            f"--{argument.replace('_', '-')}",
-            nargs="+",
-            metavar="VALUE",
-            help=f"{known}{default}",
-        )
+    for argument, known in LISTS.items():
+        option = f"--{argument.replace('_', '-')}"
+        space.add_argument(option, nargs="+", metavar="VALUE", help=known)
 
 
 def add_shared_arguments(parser):
@@ -120,7 +122,7 @@ def add_shared_arguments(parser):
     parser.add_argument(
         "--retrain", type=positive, metavar="EPOCHS", help="train the best again from scratch"
     )
-    add_worker_arguments(parser.add_argument_group("workers, none by default"))
+    parser.add_argument("--onnx", action="store_true", help="write the best as best.onnx too")
 
 
 def positive(text):
@@ -133,6 +135,14 @@ def positive(text):
         ) from None
 
 
+def share(text):
+    """A positive number, as argparse reads it."""
+    try:
+        return validation.positive_number("N", float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a positive number. Received: {text!r}") from None
+
+
 def options_of(args):
     """The options of a search among the arguments of the command.
 
@@ -140,12 +150,19 @@ def options_of(args):
         ValueError: for those that do not go together.
     """
     options = _of_the_search(args)
+    if args.out is None:
+        stem = pathlib.Path(os.path.abspath(options.data)).name.removesuffix(".npz")
+        args.out = pathlib.Path(f"{stem}_search")
     if pathlib.Path(options.data).exists() and options.data != "digits":
         options.data = os.path.abspath(options.data)  # `resume` may be called from elsewhere
+    if options.engine is None:
+        options.engine = "optuna" if options.study or options.storage else "kerastuner"
+    _check(options)
+    if options.engine == "optuna":
+        options.study = options.study or "search"
+        options.storage = options.storage or f"sqlite:///{os.path.abspath(args.out)}/{STUDY_FILE}"
     if options.storage and "://" not in options.storage:
         options.storage = os.path.abspath(options.storage)
-    options.backend = options.backend or keras.backend.backend()
-    _check(options)
     return options
 
 
@@ -153,46 +170,56 @@ def _of_the_search(args):
     return argparse.Namespace(**{k: v for k, v in vars(args).items() if k not in _PASSING})
 
 
+# Options that belong to one engine.
+_OF_ENGINES = {
+    "kerastuner": ("tuner",),
+    "optuna": ("study", "storage"),
+    "ray": ("cpus_per_trial", "gpus_per_trial"),
+}
+
+
 def _check(options):
-    if (options.study is None) != (options.storage is None):
-        raise ValueError("`--study` and `--storage` go together")
-    if options.study:
-        for name in ("tuner", "small_first", "warm_start", "workers", "gpus"):
-            if getattr(options, name):
+    for engine, names in _OF_ENGINES.items():
+        for name in names:
+            if getattr(options, name) and engine != options.engine:
                 raise ValueError(
-                    f"`--{name.replace('_', '-')}` is not for `--study`, which Optuna searches. "
-                    "For more workers, start the command in other processes, each with an `--out` "
-                    "of its own"
+                    f"`--{name.replace('_', '-')}` is for `--engine {engine}`. "
+                    f"Received: --engine {options.engine}"
                 )
     if options.tuner == "hyperband" and options.trials:
         raise ValueError("`--trials` is not for `--tuner hyperband`, whose `--epochs` tell them")
     if options.batch_size and options.batch_sizes:
         raise ValueError("`--batch-size` and `--batch-sizes` do not go together")
-    for name in LISTS.keys() - NETWORKS[options.network].defaults.keys():
-        if getattr(options, name):
-            option = name.replace("_", "-")
-            raise ValueError(f"`--{option}` is not for `--network {options.network}`")
-    if options.workers is not None:
-        validation.positive_int("--workers", options.workers)
+    for network, names in NETWORKS.items():
+        for name in names:
+            if getattr(options, name) and network != options.network:
+                raise ValueError(f"`--{name}` is not for `--network {options.network}`")
 
 
-def check_free(folder, overwrite):
-    """Checks that a folder has no search that would be lost.
+def check_free(folder, overwrite, data):
+    """Checks that a folder has no search that would be lost, and is not among the data.
 
     Raises:
-        ValueError: if it has one.
+        ValueError: if so.
     """
+    if os.path.isdir(data) and pathlib.Path(data).resolve() in (folder / "x").resolve().parents:
+        raise ValueError(f"`--out` must be outside of `DATA`. Received: {folder}")
     has_search = is_search(folder) or any((folder / PROJECT).glob("trial_*"))
     if has_search and not overwrite:
         raise ValueError(
-            f"{folder} has a search in it. Go on with it: resume {shlex.quote(str(folder))}; or "
-            "begin anew: --overwrite"
+            f"{folder} has a search in it{_of_data(folder)}. Go on with it: resume "
+            f"{shlex.quote(str(folder))}; or begin anew: --overwrite; or give another --out"
         )
+
+
+def _of_data(folder):
+    options = json_files.read(folder / ARGUMENTS_FILE)
+    return f" (of {options['data']})" if isinstance(options, dict) and "data" in options else ""
 
 
 def is_search(folder):
     """Whether a folder is that of a search of the command line."""
-    return any(folder.glob(f"{ARGUMENTS_FILE}*"))
+    return (folder / ARGUMENTS_FILE).exists()
 
 
 def read_options(folder):
@@ -207,7 +234,7 @@ def read_options(folder):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     defaults = vars(_of_the_search(parser.parse_args(["digits"])))
-    options = storage.read_intact(path)
+    options = json_files.read(path)
     if not isinstance(options, dict) or "data" not in options or options.keys() - defaults.keys():
         raise ValueError(
             f"{path} must hold the arguments of the search, but it is damaged. Put a copy in its "
@@ -224,38 +251,8 @@ def change_options(options, args):
     """
     if options.tuner == "hyperband" and args.epochs not in (None, options.epochs):
         raise ValueError("`--epochs` must stay as they were in a search of `--tuner hyperband`")
-    if args.workers is not None or args.gpus is not None:
-        options.workers = options.gpus = None
-    for name in ("backend", "trials", "epochs", "retrain", "workers", "gpus", "logs", "restart"):
+    for name in ("backend", "trials", "epochs", "retrain", "onnx"):
         value = getattr(args, name)
         if value not in (None, False):
             setattr(options, name, value)
     _check(options)
-
-
-def space_of(options):
-    """The arguments of the hypermodel."""
-    given = {name: getattr(options, name) for name in (*_SETTINGS, *LISTS)}
-    space = {
-        name: _values(value) if name in LISTS else value
-        for name, value in given.items()
-        if value is not None
-    }
-    if options.mixed_precision:
-        space["dtype"] = f"mixed_{options.mixed_precision}"
-    return space
-
-
-def _values(words):
-    """What a list of the search space says."""
-    if len(words) == 1 and ":" in words[0]:
-        low, high, *sampling = words[0].split(":")
-        return tuner.Range(_value(low), _value(high), sampling=":".join(sampling) or "linear")
-    return [_value(word) for word in words]
-
-
-def _value(word):
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return number(word)
-    return _WORDS.get(word.lower(), word)

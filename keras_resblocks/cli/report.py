@@ -1,6 +1,9 @@
 """Say what a search found, of this package, of KerasTuner itself or of Optuna."""
 
 import pathlib
+import sys
+
+from keras_resblocks.cli import backend, options
 
 
 def add_arguments(parser):
@@ -20,19 +23,30 @@ def add_arguments(parser):
 
 def run(args):
     """Writes the report and prints its table; the exit status."""
-    from keras_resblocks.cli import job, options
-    from keras_resblocks.tuner import report
-
     if (args.folder is None) == (args.study is None) or (args.study and not args.storage):
         raise ValueError("Say of what: DIR, or --study NAME --storage URL")
+    backend.start()
+    from keras_resblocks.cli import engines
+    from keras_resblocks.tuner import report, tasks
+
     study, storage, objective = args.study, args.storage, args.objective
     if args.folder and options.is_search(args.folder):
         searched = options.read_options(args.folder)
         study, storage = searched.study, searched.storage
-        objective = objective or options.OBJECTIVE
-    source = job.load_study(study, storage) if study else args.folder
+        objective = objective or tasks.objective_of(searched.task or "classification").name
+    source = engines.load_study(study, storage) if study else args.folder
     out = args.out or (args.folder and args.folder / "report")
     found = report(source, out, objective=objective)
-    print(found)
+    print_table(found)
     print(f"report: {found.paths['report.html']}")
     return 0
+
+
+def print_table(found):
+    """Prints a `Report`: what fits in the terminal, or the whole table to a file."""
+    if sys.stdout.isatty():
+        import rich
+
+        rich.print(found)
+    else:
+        print(found)

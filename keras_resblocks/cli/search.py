@@ -1,18 +1,15 @@
 """Search a network for images, report what was found, save the best and test it."""
 
+from keras_resblocks.cli import backend, options
 
-def add_arguments(parser):
-    """Declares what the command takes."""
-    from keras_resblocks.cli import options
-
-    options.add_arguments(parser)
+add_arguments = options.add_arguments
 
 
 def run(args):
     """Searches; the exit status."""
-    from keras_resblocks.cli import job, options
-
     searched = options.options_of(args)
-    options.check_free(args.out, args.overwrite)
-    job.choose_backend(searched.backend, args)
+    options.check_free(args.out, args.overwrite, searched.data)
+    searched.backend = backend.start(searched.backend)
+    from keras_resblocks.cli import job
+
     return job.Job(args.out, searched).begin(args.overwrite)

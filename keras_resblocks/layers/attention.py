@@ -8,35 +8,46 @@ from keras_resblocks import validation
 from keras_resblocks.layers import templates
 from keras_resblocks.layers.composite import KernelComposite
 from keras_resblocks.layers.wiring import Chain
+from keras_resblocks.types import (
+    Config,
+    GateArguments,
+    KernelArguments,
+    Pluggable,
+    Shape,
+    Tensor,
+    Unpack,
+)
 
 
 class _ChannelGate(KernelComposite):
     """`output = input * gate(mean of the input over its spatial axes)`."""
 
-    def __init__(self, *, gate_activation="sigmoid", **options):
+    def __init__(
+        self, *, gate_activation: Pluggable = "sigmoid", **options: "Unpack[KernelArguments]"
+    ) -> None:
         super().__init__(**options)
         self.gate_activation = templates.activation.get(gate_activation)
 
-    def gate(self, means):
+    def gate(self, means: Tensor) -> Tensor:
         """The gates in (0, 1) from the means, both of shape `(batch, channels)`."""
         raise NotImplementedError
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         spatial_axes = self.spatial_axes(len(inputs.shape))
         gates = self.gate(keras.ops.mean(inputs, axis=spatial_axes))
         return inputs * keras.ops.expand_dims(gates, axis=spatial_axes)
 
-    def spatial_axes(self, ndim):
+    def spatial_axes(self, ndim: int) -> tuple[int, ...]:
         first = 1 if self.data_format == "channels_last" else 2
         return tuple(range(first, first + ndim - 2))
 
-    def kernel_arguments(self):
-        return {**self.kernel_options(), "dtype": self.dtype_policy.name}
+    def kernel_arguments(self) -> Config:
+        return {**self.kernel_options(), "dtype": self.given_dtype}
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "gate_activation": templates.serialize(self.gate_activation),
@@ -66,12 +77,18 @@ class SqueezeExcite(_ChannelGate):
     Reference: Hu et al. 2018, "Squeeze-and-Excitation Networks", section 3.
     """
 
-    def __init__(self, reduction=16, *, activation="relu", **options):
+    def __init__(
+        self,
+        reduction: int = 16,
+        *,
+        activation: Pluggable = "relu",
+        **options: "Unpack[GateArguments]",
+    ) -> None:
         super().__init__(**options)
         self.reduction = validation.positive_int("reduction", reduction)
         self.activation = templates.activation.get(activation)
 
-    def compose(self, input_shape):
+    def compose(self, input_shape: Shape) -> None:
         batch, channels = input_shape[0], self.channels(input_shape)
         hidden = max(1, channels // self.reduction)
         site = self.site(input_shape)
@@ -85,10 +102,10 @@ class SqueezeExcite(_ChannelGate):
         )
         self.excitation.build((batch, channels))
 
-    def gate(self, means):
+    def gate(self, means: Tensor) -> Tensor:
         return self.excitation(means)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "reduction": self.reduction,
@@ -121,13 +138,13 @@ class EfficientChannelAttention(_ChannelGate):
     Reference: Wang et al. 2020, "ECA-Net", section 3.
     """
 
-    def __init__(self, kernel_size=None, **options):
+    def __init__(self, kernel_size: int | None = None, **options: "Unpack[GateArguments]") -> None:
         super().__init__(**options)
         if kernel_size is not None and validation.positive_int("kernel_size", kernel_size) % 2 == 0:
             raise ValueError(f"`kernel_size` must be odd. Received: kernel_size={kernel_size!r}")
         self.kernel_size = kernel_size
 
-    def compose(self, input_shape):
+    def compose(self, input_shape: Shape) -> None:
         batch, channels = input_shape[0], self.channels(input_shape)
         self.add(
             keras.layers.Conv1D(
@@ -145,11 +162,11 @@ class EfficientChannelAttention(_ChannelGate):
         )
         self.excitation.build((batch, channels))
 
-    def gate(self, means):
+    def gate(self, means: Tensor) -> Tensor:
         logits = self.conv(keras.ops.expand_dims(means, axis=-1))
         return self.excitation(keras.ops.squeeze(logits, axis=-1))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,

@@ -1,11 +1,24 @@
 """What every layer made of other layers has to get right."""
 
 import inspect
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_resblocks import validation
 from keras_resblocks.layers import templates
+from keras_resblocks.layers.wiring import Cast
+from keras_resblocks.types import (
+    CompositeArguments,
+    Config,
+    Constraint,
+    Initializer,
+    LayerArguments,
+    Regularizer,
+    Shape,
+    Unpack,
+)
 
 # Of every Keras layer; the last two are among its keyword arguments.
 _LAYER_ARGUMENTS = {
@@ -23,7 +36,9 @@ class Composite(keras.layers.Layer):
     model and in a `.weights.h5` file reads the same.
     """
 
-    def __init__(self, *, data_format=None, **kwargs):
+    def __init__(
+        self, *, data_format: str | None = None, **kwargs: "Unpack[LayerArguments]"
+    ) -> None:
         known = _LAYER_ARGUMENTS.union(self.__class__.__signature__.parameters)
         validation.known_arguments(
             self.__class__.__name__, kwargs, known - {"self", "kwargs", "options"}
@@ -34,7 +49,14 @@ class Composite(keras.layers.Layer):
             data_format or keras.config.image_data_format(),
             ("channels_last", "channels_first"),
         )
+        # What the sublayers are given: a map knows them by their paths. Else a name, as a policy
+        # object would not survive some layers' own `get_config`.
+        policy = keras.dtype_policies.get(kwargs.get("dtype"))
+        is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+        self.given_dtype = policy if is_map else self.dtype_policy.name
         self._sublayer_names = []
+        self._policies = {}  # their names, of the sublayers as they were made
+        self._changes = {}  # made to sublayers since, in the model that was saved
 
     def __init_subclass__(cls, **kwargs):
         """Lets `help` and editors show the options that a subclass takes as `**options`."""
@@ -52,11 +74,11 @@ class Composite(keras.layers.Layer):
         parameters.pop("self")
         cls.__signature__ = inspect.Signature([*parameters.values()])
 
-    def compose(self, input_shape):
+    def compose(self, input_shape: Shape) -> None:
         """Makes and builds the sublayers for `input_shape`, a tuple."""
         raise NotImplementedError
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         input_shape = tuple(input_shape)
         self.spatial_shape(input_shape)
         if self.channels(input_shape) is None:
@@ -71,42 +93,54 @@ class Composite(keras.layers.Layer):
         )
         if not self.trainable:
             for layer in self.sublayers():
-                _freeze(layer)
+                if "trainable" not in self._changes.get(layer.name, {}):
+                    _freeze(layer)
 
-    def add(self, layer):
+    def add(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         """Tracks `layer` as the attribute that bears its name, and returns it."""
+        self._policies[layer.name] = layer.dtype_policy.name
+        if layer.name in self._changes:
+            changes = self._changes[layer.name]
+            layer = type(layer).from_config({**layer.get_config(), **changes})
         setattr(self, layer.name, layer)
         self._sublayer_names.append(layer.name)
         return layer
 
-    def sublayers(self):
+    def sublayers(self) -> list[keras.layers.Layer]:
         """The tracked layers, in the order in which they were added."""
         return [getattr(self, name) for name in self._sublayer_names]
 
-    def add_copy(self, template, name, site, **overrides):
+    def add_copy(
+        self, template: templates.Template | None, name: str, site: templates.Site, **overrides: Any
+    ) -> keras.layers.Layer | None:
         """Tracks a fresh copy of `template` as `name`; None where there is no template."""
         return None if template is None else self.add(template.make(site, name, **overrides))
 
-    def site(self, input_shape, kernel_options=None):
+    def cast_back(self, *given: templates.Template | None) -> Cast | None:
+        """Casts to this layer's dtype behind templates of which one may have another; else None."""
+        may_differ = any(template is not None and template.dtype for template in given)
+        is_by_name = isinstance(self.given_dtype, str)
+        return Cast(self.compute_dtype) if may_differ or not is_by_name else None
+
+    def site(self, input_shape: Shape, kernel_options: Config | None = None) -> templates.Site:
         """Where a copy of a template would stand, given the shape of its input."""
         return templates.Site(
             rank=len(input_shape) - 2,
             channels=self.channels(input_shape),
             data_format=self.data_format,
-            # By name: a policy object would not survive some layers' own `get_config`.
-            dtype=self.dtype_policy.name,
+            dtype=self.given_dtype,
             kernel_options=kernel_options or {},
         )
 
     @property
-    def channel_axis(self):
+    def channel_axis(self) -> int:
         return -1 if self.data_format == "channels_last" else 1
 
-    def channels(self, shape):
+    def channels(self, shape: Shape) -> Any:
         """The number of channels in a full shape (batch included)."""
         return shape[self.channel_axis]
 
-    def spatial_shape(self, shape):
+    def spatial_shape(self, shape: Shape) -> tuple:
         """The sizes of the spatial axes in a full shape (batch included).
 
         Raises:
@@ -126,14 +160,47 @@ class Composite(keras.layers.Layer):
             )
         return spatial
 
-    def full_shape(self, batch, spatial, channels):
+    def full_shape(self, batch: Any, spatial: Sequence[Any], channels: Any) -> tuple:
         """The inverse of `spatial_shape` and `channels`."""
         if self.data_format == "channels_last":
             return (batch, *spatial, channels)
         return (batch, channels, *spatial)
 
-    def get_config(self):
-        return {**super().get_config(), "data_format": self.data_format}
+    def get_config(self) -> Config:
+        changes = self._changed() if self.built else self._changes
+        return {
+            **super().get_config(),
+            "data_format": self.data_format,
+            **({"sublayers": changes} if changes else {}),
+        }
+
+    @classmethod
+    def from_config(cls, config: Config) -> "Composite":
+        layer = super().from_config({k: v for k, v in config.items() if k != "sublayers"})
+        layer._changes = config.get("sublayers", {})
+        return layer
+
+    def _changed(self):
+        """What was done to sublayers since they were made, as parts of their configs by name.
+
+        Their options follow from those of this layer; freezing, quantization and low-rank
+        adaptation of a single one do not.
+        """
+        changes = {}
+        for layer in self.sublayers():
+            change = {}
+            if layer.trainable != self.trainable:
+                change["trainable"] = layer.trainable
+            if layer.dtype_policy.name != self._policies[layer.name]:
+                change["dtype"] = keras.dtype_policies.serialize(layer.dtype_policy)
+            if getattr(layer, "lora_enabled", False):
+                change.update(lora_rank=layer.lora_rank, lora_alpha=layer.lora_alpha)
+            if isinstance(layer, Composite) and layer.built:
+                inside = layer._changed()
+                change.update({"sublayers": inside} if inside else {})
+            if change:
+                changes[layer.name] = change
+        return changes
 
 
 class KernelComposite(Composite):
@@ -142,17 +209,17 @@ class KernelComposite(Composite):
     def __init__(
         self,
         *,
-        kernel_initializer="glorot_uniform",
-        kernel_regularizer=None,
-        kernel_constraint=None,
-        **options,
-    ):
+        kernel_initializer: Initializer = "glorot_uniform",
+        kernel_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        **options: "Unpack[CompositeArguments]",
+    ) -> None:
         super().__init__(**options)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
 
-    def kernel_options(self):
+    def kernel_options(self) -> Config:
         """The options for a sublayer with a kernel."""
         return {
             "kernel_initializer": fresh(self.kernel_initializer),
@@ -160,7 +227,7 @@ class KernelComposite(Composite):
             "kernel_constraint": self.kernel_constraint,
         }
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),

@@ -1,11 +1,24 @@
 """The inception block: branches side by side, concatenated."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_resblocks import validation
 from keras_resblocks.layers import steps
 from keras_resblocks.layers.residual import Block
+from keras_resblocks.layers.shortcuts import Shortcut
 from keras_resblocks.layers.templates import INHERIT
+from keras_resblocks.types import (
+    BranchArguments,
+    Config,
+    InceptionArguments,
+    Padding,
+    Pluggable,
+    Size,
+    Unpack,
+)
 
 _POOLS = {"max_pool": "max", "avg_pool": "avg"}
 
@@ -52,16 +65,15 @@ class InceptionBlock(Block):
 
     def __init__(
         self,
-        branches,
-        strides=1,
+        branches: Sequence[Any],
+        strides: Size = 1,
         *,
-        filters=None,
-        shortcut=None,
-        residual_scale=1.0,
-        padding="symmetric",
-        **options,
-    ):
-        super().__init__(strides, shortcut=shortcut, padding=padding, **options)
+        filters: int | None = None,
+        shortcut: Shortcut | Pluggable = None,
+        residual_scale: float = 1.0,
+        **options: "Unpack[BranchArguments]",
+    ) -> None:
+        super().__init__(strides, shortcut=shortcut, **options)
         self.branches = read_branches(branches)
         self.filters = filters if filters is None else validation.positive_int("filters", filters)
         self.residual_scale = validation.finite_number("residual_scale", residual_scale)
@@ -79,7 +91,14 @@ class InceptionBlock(Block):
             )
 
     @classmethod
-    def v1(cls, conv1x1, conv3x3, conv5x5, pool_projection, **options):
+    def v1(
+        cls,
+        conv1x1: int,
+        conv3x3: Sequence[int],
+        conv5x5: Sequence[int],
+        pool_projection: int,
+        **options: "Unpack[InceptionArguments]",
+    ) -> "InceptionBlock":
         """GoogLeNet's four paths: 1x1, 3x3, 5x5 and a pooled 1x1 convolution.
 
         Args:
@@ -94,7 +113,14 @@ class InceptionBlock(Block):
         return cls(branches_v1(conv1x1, conv3x3, conv5x5, pool_projection), **options)
 
     @staticmethod
-    def branch_steps(branches, strides=1, *, filters=None, groups=1, padding="symmetric"):
+    def branch_steps(
+        branches: Sequence[Any],
+        strides: Size = 1,
+        *,
+        filters: int | None = None,
+        groups: int = 1,
+        padding: Padding = "symmetric",
+    ) -> tuple:
         """The branch as data; the arguments are the block's."""
         inner_padding = "symmetric" if padding == "valid" else INHERIT
         split = _split(branches, groups, inner_padding)
@@ -103,7 +129,7 @@ class InceptionBlock(Block):
             return branch
         return (*branch, steps.Conv(filters, activation=None, normalization=None))
 
-    def branch(self):
+    def branch(self) -> tuple:
         return self.branch_steps(
             self.branches,
             self.strides,
@@ -112,7 +138,7 @@ class InceptionBlock(Block):
             padding=self.padding,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "branches": self.branches,

@@ -2,11 +2,13 @@
 
 import math
 import random
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from keras_resblocks import validation
+from keras_resblocks.types import Config, Tensor
 
 # The standard deviation of a standard normal distribution that is cut off at two of them.
 _STANDARD_DEVIATION = 0.87962566103423978
@@ -28,12 +30,12 @@ class NumpyHeNormal(keras.initializers.Initializer):
     >>> layer = keras.layers.Conv2D(64, 3, kernel_initializer=NumpyHeNormal())
     """
 
-    def __init__(self, seed=None):
+    def __init__(self, seed: int | None = None) -> None:
         self.seed = seed if seed is None else validation.non_negative_int("seed", seed)
         # Drawn as Keras draws it: what else is seeded is not changed by the choice of initializer.
         self._seed = random.randint(1, 10**9) if seed is None else self.seed
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         rng = np.random.default_rng(self._seed)
         values = rng.standard_normal(shape, dtype="float32")
         while (is_outside := np.abs(values) > 2).any():
@@ -42,5 +44,5 @@ class NumpyHeNormal(keras.initializers.Initializer):
         values *= math.sqrt(2 / fan_in) / _STANDARD_DEVIATION
         return keras.ops.convert_to_tensor(values, dtype or keras.config.floatx())
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"seed": self.seed}

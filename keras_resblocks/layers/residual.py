@@ -9,9 +9,20 @@ from keras_resblocks import validation
 from keras_resblocks.layers import attention as attentions
 from keras_resblocks.layers import shortcuts, steps, templates
 from keras_resblocks.layers.rematerialization import rematerialized
+from keras_resblocks.layers.steps import branch_output
 from keras_resblocks.layers.stochastic_depth import StochasticDepth
-from keras_resblocks.layers.units import ConvComposite, branch_output
+from keras_resblocks.layers.units import ConvComposite
 from keras_resblocks.layers.wiring import Chain, Scale
+from keras_resblocks.types import (
+    BlockArguments,
+    Config,
+    Pluggable,
+    Shape,
+    Size,
+    Tensor,
+    UnitArguments,
+    Unpack,
+)
 
 exit_activations = templates.Slot("exit_activation", templates.activation.names, inheritable=True)
 
@@ -116,20 +127,20 @@ class Block(ConvComposite):
 
     def __init__(
         self,
-        strides=1,
+        strides: Size = 1,
         *,
-        shortcut="projection",
-        preactivation=False,
-        attention=None,
-        drop_path_rate=0.0,
-        groups=1,
-        dilation_rate=1,
-        atrous=False,
-        exit_activation=templates.INHERIT,
-        zero_init_residual=False,
-        remat=False,
-        **options,
-    ):
+        shortcut: shortcuts.Shortcut | Pluggable = "projection",
+        preactivation: bool = False,
+        attention: Pluggable = None,
+        drop_path_rate: float = 0.0,
+        groups: int = 1,
+        dilation_rate: Size = 1,
+        atrous: bool = False,
+        exit_activation: Pluggable = templates.INHERIT,
+        zero_init_residual: bool = False,
+        remat: bool = False,
+        **options: "Unpack[UnitArguments]",
+    ) -> None:
         super().__init__(**options)
         self.strides = validation.positive_ints("strides", strides)
         # `block.shortcut` and `block.attention` are the layers that these two make.
@@ -152,11 +163,11 @@ class Block(ConvComposite):
                 f"drop_path_rate={drop_path_rate!r}"
             )
 
-    def branch(self):
+    def branch(self) -> tuple:
         """The residual branch as steps, before it is fitted to the shortcut."""
         raise NotImplementedError
 
-    def plan(self, channels):
+    def plan(self, channels: int) -> Plan:
         """The `Plan` for an input of that many channels."""
         return plan_block(
             self.branch(),
@@ -171,7 +182,7 @@ class Block(ConvComposite):
             zero_init_residual=self.zero_init_residual,
         )
 
-    def compose(self, input_shape):
+    def compose(self, input_shape: Shape) -> None:
         plan = self.plan(self.channels(input_shape))
         output_shape = self.compute_output_shape(input_shape)
         before, after = self.site(input_shape), self.site(output_shape, self.kernel_options())
@@ -188,6 +199,7 @@ class Block(ConvComposite):
             [
                 self.add_steps(plan.branch, before),
                 self.add_copy(self.attention_template, "attention", after),
+                self.cast_back(self.attention_template),
                 Scale(self.residual_scale) if self.residual_scale != 1.0 else None,
                 self._add_drop_path(),
             ]
@@ -195,7 +207,9 @@ class Block(ConvComposite):
         self.bypass = self.add_steps(plan.shortcut or (), before, "shortcut_", last="shortcut")
         is_sum = plan.shortcut is not None
         self.exit = Chain(
-            [self.add_copy(plan.exit, "exit_act", after)], fused=self.fused, owns_input=is_sum
+            [self.add_copy(plan.exit, "exit_act", after), self.cast_back(plan.exit)],
+            fused=self.fused,
+            owns_input=is_sum,
         )
         self._build_chains(input_shape, output_shape)
 
@@ -218,10 +232,10 @@ class Block(ConvComposite):
         if not self.drop_path_rate:
             return None
         return self.add(
-            StochasticDepth(self.drop_path_rate, dtype=self.dtype_policy.name, name="drop_path")
+            StochasticDepth(self.drop_path_rate, dtype=self.given_dtype, name="drop_path")
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self.body(inputs, training=training)
 
     def _body(self, inputs, training):
@@ -230,14 +244,14 @@ class Block(ConvComposite):
         shortcut = self.bypass(self.bypass_source(inputs, activated), training)
         return self.exit(self.merge(residual, shortcut), training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         channels = self.channels(input_shape)
         branch = steps.with_dilation(self.branch(), self.dilation_rate, self.atrous)
         spatial = branch_output(branch, self.spatial_shape(input_shape), self.padding)
         filters = steps.output_channels(branch, channels)
         return self.full_shape(input_shape[0], spatial, filters)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "strides": self.strides,
@@ -301,9 +315,9 @@ class ResidualBlock(Block):
         folded: whether batch normalizations that follow a convolution are part of it, as
             `fold_batch_norm` makes them.
         fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
-            backend's own fused operations, to the same results but for rounding: faster on
-            PyTorch, and on TensorFlow, where it is the normalizations; JAX fuses by itself.
-            False: by a call of each Keras layer.
+            backend's own fused operations, to the same results but for rounding. Faster on
+            PyTorch, on TensorFlow (normalizations) and on JAX on a CPU (pointwise convolutions
+            and those of small maps). False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
 
     Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
@@ -324,24 +338,33 @@ class ResidualBlock(Block):
     2016b, "Identity Mappings in Deep Residual Networks", section 4, for `preactivation`.
     """
 
-    def __init__(self, filters, strides=1, *, kernel_size=3, **options):
+    def __init__(
+        self,
+        filters: int,
+        strides: Size = 1,
+        *,
+        kernel_size: Size = 3,
+        **options: "Unpack[BlockArguments]",
+    ) -> None:
         super().__init__(strides, **options)
         self.filters = validation.positive_int("filters", filters)
         self.kernel_size = validation.positive_ints("kernel_size", kernel_size)
         validation.divisor("groups", self.groups, "filters", self.filters)
 
     @staticmethod
-    def branch_steps(filters, strides=1, *, kernel_size=3, groups=1):
+    def branch_steps(
+        filters: int, strides: Size = 1, *, kernel_size: Size = 3, groups: int = 1
+    ) -> tuple:
         """The branch as data; the arguments are the block's."""
         spatial = steps.Conv(filters, kernel_size, groups=groups)
         return (dataclasses.replace(spatial, strides=strides), spatial)
 
-    def branch(self):
+    def branch(self) -> tuple:
         return self.branch_steps(
             self.filters, self.strides, kernel_size=self.kernel_size, groups=self.groups
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "filters": self.filters, "kernel_size": self.kernel_size}
 
 
@@ -373,8 +396,15 @@ class BottleneckBlock(Block):
     """
 
     def __init__(
-        self, filters, strides=1, *, kernel_size=3, expansion=4, stride_in_1x1=False, **options
-    ):
+        self,
+        filters: int,
+        strides: Size = 1,
+        *,
+        kernel_size: Size = 3,
+        expansion: int = 4,
+        stride_in_1x1: bool = False,
+        **options: "Unpack[BlockArguments]",
+    ) -> None:
         super().__init__(strides, **options)
         self.filters = validation.positive_int("filters", filters)
         self.kernel_size = validation.positive_ints("kernel_size", kernel_size)
@@ -384,14 +414,14 @@ class BottleneckBlock(Block):
 
     @staticmethod
     def branch_steps(
-        filters,
-        strides=1,
+        filters: int,
+        strides: Size = 1,
         *,
-        kernel_size=3,
-        groups=1,
-        expansion=4,
-        stride_in_1x1=False,
-    ):
+        kernel_size: Size = 3,
+        groups: int = 1,
+        expansion: int = 4,
+        stride_in_1x1: bool = False,
+    ) -> tuple:
         """The branch as data; the arguments are the block's."""
         return (
             steps.Conv(filters, 1, strides if stride_in_1x1 else 1),
@@ -404,7 +434,7 @@ class BottleneckBlock(Block):
             steps.Conv(expansion * filters, 1),
         )
 
-    def branch(self):
+    def branch(self) -> tuple:
         return self.branch_steps(
             self.filters,
             self.strides,
@@ -414,7 +444,7 @@ class BottleneckBlock(Block):
             stride_in_1x1=self.stride_in_1x1,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -5,12 +5,16 @@ without weights, safe to share. A block asks it at `build` time for the steps, o
 in place. The names follow He et al. 2016a, "Deep Residual Learning", section 4.1.
 """
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 
 from keras_resblocks import validation
 from keras_resblocks.layers import templates
 from keras_resblocks.layers.steps import Conv, Pool, Subsample
 from keras_resblocks.layers.templates import INHERIT
+from keras_resblocks.types import Config, Pluggable, Size
 from keras_resblocks.validation import exceeds_one
 
 
@@ -21,14 +25,14 @@ class Shortcut:
 
     >>> @keras.saving.register_keras_serializable("my_package")
     ... class MaxPoolShortcut(keras_resblocks.shortcuts.Shortcut):
-    ...     def steps(self, channels, filters, strides):
+    ...     def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
     ...         return (Pool("max", 2, strides), self.convolution(filters))
 
     In a pre-activation block, a shortcut with weights reads the activated input and one without
     weights the input itself, as in the code of He et al. 2016b.
     """
 
-    def steps(self, channels, filters, strides):
+    def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         """What leads from the block's input to the shape of its output.
 
         Args:
@@ -45,26 +49,26 @@ class Shortcut:
         """
         raise NotImplementedError
 
-    def convolution(self, filters, strides=1, **options):
+    def convolution(self, filters: int, strides: Size = 1, **options: Any) -> Conv:
         """A linear 1x1 convolution, with the block's normalization unless told otherwise."""
         return Conv(filters, 1, strides, activation=None, **options)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """The arguments to make an equal policy."""
         return {}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> "Shortcut":
         """The policy that `get_config` described."""
         return cls(**config)
 
     def __eq__(self, other):
         return type(self) is type(other) and self.get_config() == other.get_config()
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(type(self))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
 
@@ -76,7 +80,7 @@ _registered = keras.saving.register_keras_serializable(package="keras_resblocks"
 class IdentityShortcut(Shortcut):
     """The input itself. An error where the block changes its shape."""
 
-    def steps(self, channels, filters, strides):
+    def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         if changes_shape(channels, filters, strides):
             raise ValueError(
                 '`shortcut="identity"` must join equal shapes; use "projection" or "zero_pad" '
@@ -90,7 +94,7 @@ class IdentityShortcut(Shortcut):
 class ZeroPadShortcut(Shortcut):
     """Option A: every `strides`-th position, new channels are zero. No parameters."""
 
-    def steps(self, channels, filters, strides):
+    def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         if filters < channels:
             raise ValueError(
                 '`shortcut="zero_pad"` can only add channels. '
@@ -105,16 +109,21 @@ _normalization = templates.Slot("normalization", templates.normalization.names, 
 
 
 class _ConvolutionShortcut(Shortcut):
-    def __init__(self, *, use_bias=INHERIT, normalization=INHERIT):
+    def __init__(
+        self,
+        *,
+        use_bias: bool | Literal["inherit"] | None = INHERIT,
+        normalization: Pluggable = INHERIT,
+    ) -> None:
         self.use_bias = validation.one_of("use_bias", use_bias, (INHERIT, None, True, False))
         self.normalization = _normalization.get(normalization)
 
-    def convolution(self, filters, strides=1, **options):
+    def convolution(self, filters: int, strides: Size = 1, **options: Any) -> Conv:
         return super().convolution(
             filters, strides, use_bias=self.use_bias, normalization=self.normalization, **options
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "use_bias": self.use_bias,
             "normalization": templates.serialize(self.normalization),
@@ -134,18 +143,24 @@ class ProjectionShortcut(_ConvolutionShortcut):
             pre-activation block has no normalization there to inherit.
     """
 
-    def __init__(self, when="shape", *, use_bias=INHERIT, normalization=INHERIT):
+    def __init__(
+        self,
+        when: Literal["shape", "channels", "always"] = "shape",
+        *,
+        use_bias: bool | Literal["inherit"] | None = INHERIT,
+        normalization: Pluggable = INHERIT,
+    ) -> None:
         super().__init__(use_bias=use_bias, normalization=normalization)
         self.when = validation.one_of("when", when, ("shape", "channels", "always"))
 
-    def steps(self, channels, filters, strides):
+    def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         if self.when == "channels" and channels == filters:
             return ZeroPadShortcut().steps(channels, filters, strides)
         if self.when == "shape" and not changes_shape(channels, filters, strides):
             return ()
         return (self.convolution(filters, strides),)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "when": self.when}
 
 
@@ -156,7 +171,7 @@ class AvgPoolShortcut(_ConvolutionShortcut):
     Reference: He et al. 2019, "Bag of Tricks", section 4.2 (ResNet-D).
     """
 
-    def steps(self, channels, filters, strides):
+    def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         if not changes_shape(channels, filters, strides):
             return ()
         pool = (Pool("avg", strides, strides),) if exceeds_one(strides) else ()
@@ -171,17 +186,17 @@ class LayerShortcut(Shortcut):
         layer: anything that an `activation` may be, except None.
     """
 
-    def __init__(self, layer):
+    def __init__(self, layer: Pluggable) -> None:
         self.layer = layer_template(layer)
 
-    def steps(self, channels, filters, strides):
+    def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         return (self.layer,)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"layer": templates.serialize(self.layer)}
 
 
-def changes_shape(channels, filters, strides):
+def changes_shape(channels: int, filters: int, strides: Size) -> bool:
     """Whether a block's output has another shape than its input."""
     return channels != filters or exceeds_one(strides)
 
@@ -198,7 +213,7 @@ NAMES = tuple(_policies)
 layer_template = templates.Slot("shortcut", {}).get
 
 
-def get(identifier):
+def get(identifier: Shortcut | Pluggable) -> Shortcut | None:
     """The policy for None, a name, a config dict, a `Shortcut`, a Keras layer or a function.
 
     None stays None: no shortcut at all, a plain network.
@@ -223,7 +238,7 @@ def get(identifier):
     return LayerShortcut(identifier)
 
 
-def serialize(policy):
+def serialize(policy: Shortcut | None) -> str | Config | None:
     """The JSON form of a policy: its name where it has one, else a config dict."""
     if policy is None:
         return None
@@ -233,7 +248,7 @@ def serialize(policy):
     return keras.saving.serialize_keras_object(policy)
 
 
-def deserialize(config):
+def deserialize(config: str | Config | None) -> Shortcut | None:
     """The policy that `serialize` described: None, a name or a config dict."""
     if isinstance(config, dict):
         try:

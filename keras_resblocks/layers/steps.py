@@ -1,13 +1,16 @@
 """Stacks of convolutions as data.
 
 A *step* says what is computed and makes no layer. Blocks, shortcuts and stems are tuples of
-steps; `units.make_layer` turns a step into a layer, and `models.cost` into numbers.
+steps; `units.make_layer` turns a step into a layer, and `models.cost` into numbers. Their shapes
+are computed here.
 """
 
 import dataclasses
+from typing import Any, Literal
 
 from keras_resblocks import validation
 from keras_resblocks.layers.templates import INHERIT
+from keras_resblocks.types import Size
 from keras_resblocks.validation import exceeds_one
 
 
@@ -16,23 +19,23 @@ class Conv:
     """A convolution, then its normalization and activation."""
 
     filters: int
-    kernel_size: int | tuple = 1
-    strides: int | tuple = 1
+    kernel_size: Size = 1
+    strides: Size = 1
     groups: int = 1
-    dilation_rate: int | tuple = 1
+    dilation_rate: Size = 1
     padding: str = INHERIT
     use_bias: bool | str | None = INHERIT
-    activation: object = INHERIT
-    normalization: object = INHERIT
+    activation: Any = INHERIT  # `types.Pluggable`, or a `Template`
+    normalization: Any = INHERIT
     zero_init: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validation.positive_int("filters", self.filters)
         validation.divisor("groups", self.groups, "filters", self.filters)
         _check_windows(self, "kernel_size", "strides", "dilation_rate")
         validation.strides_or_dilation(self.strides, self.dilation_rate)
 
-    def overrides(self):
+    def overrides(self) -> dict[str, Any]:
         """The options that differ from the owner's."""
         options = ("padding", "use_bias", "activation", "normalization")
         return {name: getattr(self, name) for name in options if getattr(self, name) != INHERIT}
@@ -42,13 +45,13 @@ class Conv:
 class Pool:
     """A `"max"` or `"avg"` pooling over a window; see `Pooling` for the paddings."""
 
-    kind: str
-    pool_size: int | tuple = 3
-    strides: int | tuple = 1
+    kind: Literal["max", "avg"]
+    pool_size: Size = 3
+    strides: Size = 1
     padding: str = INHERIT
     pad_value: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validation.one_of("kind", self.kind, ("max", "avg"))
         _check_windows(self, "pool_size", "strides")
 
@@ -57,9 +60,9 @@ class Pool:
 class AdaptivePool:
     """An average pooling to `output_size` positions, whatever the size before it."""
 
-    output_size: int | tuple
+    output_size: Size
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_windows(self, "output_size")
 
 
@@ -68,14 +71,14 @@ class Subsample:
     """Every `strides`-th position, the channels padded with zeros up to `filters`."""
 
     filters: int
-    strides: int | tuple = 1
+    strides: Size = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Branches side by side on the same input, concatenated along the channels."""
 
-    branches: tuple
+    branches: tuple[tuple, ...]
 
 
 STEPS = (Conv, Pool, Subsample, Split)
@@ -201,3 +204,69 @@ def with_linear_end(branch, preactivation, zero_init=False):
             zero_init=zero_init,
         )
     return (*start, last)
+
+
+def symmetric_padding(size):
+    """What to pad before and after so that a window at stride 1 keeps the size."""
+    return (size - 1) // 2, size // 2
+
+
+def branch_output(branch, spatial, padding):
+    """The spatial shape after the steps of a branch.
+
+    Raises:
+        ValueError: if a window does not fit, or branches of a split lead to different sizes.
+    """
+    for step in branch:
+        if isinstance(step, Split):
+            sizes = {branch_output(inner, spatial, padding) for inner in step.branches}
+            if len(sizes) > 1:
+                raise ValueError(
+                    "The branches must lead to equal spatial sizes. "
+                    f"Received: {sorted(sizes, key=str)} from {tuple(spatial)}"
+                )
+            (spatial,) = sizes
+        else:
+            spatial = step_output(step, spatial, padding)
+    return spatial
+
+
+def step_output(step, spatial, padding):
+    """The spatial shape after a step other than a `Split`; `padding` is its owner's."""
+    if isinstance(step, AdaptivePool):
+        return validation.per_axis("output_size", step.output_size, len(spatial))
+    if isinstance(step, Subsample):
+        return window_output(spatial, 1, step.strides, "valid")
+    padding = padding if step.padding == INHERIT else step.padding
+    if isinstance(step, Pool):
+        return window_output(spatial, step.pool_size, step.strides, padding)
+    return window_output(spatial, step.kernel_size, step.strides, padding, step.dilation_rate)
+
+
+def window_output(spatial, size, strides, padding, dilation_rate=1):
+    """The spatial shape after a convolution or pooling; None where it is not known.
+
+    Raises:
+        ValueError: if the window does not fit into the input.
+    """
+    rank = len(spatial)
+    sizes = validation.per_axis("kernel_size", size, rank)
+    dilation_rates = validation.per_axis("dilation_rate", dilation_rate, rank)
+    strides = validation.per_axis("strides", strides, rank)
+    if padding == "ceil" and any(s > k for k, s in zip(sizes, strides)):
+        raise ValueError(
+            '`padding="ceil"` needs windows that are no smaller than the strides. '
+            f"Received: pool_size={sizes}, strides={strides}"
+        )
+    reach = [
+        {"valid": rate * (k - 1), "ceil": k - s}.get(padding, 0)
+        for k, rate, s in zip(sizes, dilation_rates, strides)
+    ]
+    if any(n is not None and n <= r for n, r in zip(spatial, reach)):
+        raise ValueError(
+            f"`input_shape` must be larger: a window of {sizes} without padding does not fit. "
+            f"Received: spatial shape {tuple(spatial)}"
+        )
+    return tuple(
+        None if n is None else -(-(n - r) // s) for n, r, s in zip(spatial, reach, strides)
+    )

@@ -3,6 +3,7 @@
 import keras
 
 from keras_resblocks import validation
+from keras_resblocks.types import Config, LayerArguments, Shape, Tensor, Unpack
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -26,17 +27,19 @@ class StochasticDepth(keras.layers.Layer):
     scale moved from inference to training.
     """
 
-    def __init__(self, rate=0.1, *, seed=None, **kwargs):
+    def __init__(
+        self, rate: float = 0.1, *, seed: int | None = None, **kwargs: "Unpack[LayerArguments]"
+    ) -> None:
         super().__init__(**kwargs)
         self.rate = validation.rate("rate", rate)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or self.rate == 0.0:
             return inputs
         one_draw_a_sample = (keras.ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
@@ -44,8 +47,8 @@ class StochasticDepth(keras.layers.Layer):
             inputs, self.rate, noise_shape=one_draw_a_sample, seed=self.seed_generator
         )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -9,12 +9,13 @@ import dataclasses
 import inspect
 import math
 import types
+from typing import Literal
 
 import keras
 
 from keras_resblocks import validation
 
-INHERIT = "inherit"  # as the owner's own option says
+INHERIT: Literal["inherit"] = "inherit"  # as the owner's own option says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Site:
     rank: int  # number of spatial axes
     channels: int
     data_format: str
-    dtype: str  # name of the dtype policy
+    dtype: str | keras.DTypePolicy  # name of the dtype policy, or a map of policies
     # The convolution options of the owner: what is made by name follows them.
     kernel_options: dict = dataclasses.field(default_factory=dict)
 
@@ -38,15 +39,18 @@ class Template:
 
     Attributes:
         config: what was given, as JSON: a name, or the dict of a serialized object.
+        dtype: name of the dtype policy that was given to a layer; None to follow the site.
     """
 
-    def __init__(self, config, recipe):
+    def __init__(self, config, recipe, dtype=None):
         self.config = config
+        self.dtype = dtype
         self._recipe = recipe  # site -> (layer class, config)
 
     def recipe(self, site):
         """The class and the config of the layer that `make` returns for `site`."""
         layer_class, config = self._recipe(site)
+        site = dataclasses.replace(site, dtype=self.dtype or site.dtype)
         return layer_class, _placed({**config, "dtype": site.dtype}, site)
 
     def make(self, site, name, **overrides):
@@ -103,7 +107,7 @@ class Slot:
         if isinstance(identifier, dict):
             return self._from_dict(identifier)
         if isinstance(identifier, keras.layers.Layer):
-            return self._from_layer(identifier)
+            return self._from_layer(identifier, _given_dtype(identifier))
         if callable(identifier) and not inspect.isclass(identifier):
             return self._from_function(identifier)
         raise ValueError(self._expectation(identifier))
@@ -132,14 +136,20 @@ class Slot:
             ) from error
         if obj is None or isinstance(obj, dict):
             raise ValueError(self._expectation(config))
+        if isinstance(obj, keras.layers.Layer):
+            # A policy that Keras has written down, rather than a name, was mostly not given.
+            dtype = config["config"].get("dtype")
+            return self._from_layer(obj, dtype if isinstance(dtype, str) else None)
         return self.get(obj)
 
-    def _from_layer(self, layer):
+    def _from_layer(self, layer, dtype):
         serialized = _without_history(keras.saving.serialize_keras_object(layer))
         if _contains_lambda(serialized):
             raise ValueError(self._no_lambda(layer))
         layer_class, config = type(layer), _without_history(layer.get_config())
-        return Template(serialized, lambda site: (layer_class, config))
+        if dtype:
+            serialized["config"]["dtype"] = dtype
+        return Template(serialized, lambda site: (layer_class, config), dtype)
 
     def _from_function(self, function):
         if getattr(function, "__name__", None) == "<lambda>":
@@ -164,6 +174,17 @@ class Slot:
             f"{validation.did_you_mean(received, self.names)} "
             f"Received: {self.argument}={received!r}"
         )
+
+
+def _given_dtype(layer):
+    """The name of the dtype policy that a layer was given; None if it has Keras's own."""
+    policy = layer.dtype_policy.name
+    if policy != keras.config.dtype_policy().name:
+        return policy
+    # One that is equal was given too if it is among the arguments, which Keras keeps only here,
+    # and only where all of them are plain values.
+    arguments = getattr(getattr(layer, "_auto_config", None), "config", {})
+    return policy if arguments.get("dtype") else None
 
 
 def of_class(layer_class, **config):

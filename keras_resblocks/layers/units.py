@@ -1,14 +1,31 @@
 """The unit that everything is made of: convolution, normalization, activation."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_resblocks import validation
-from keras_resblocks.layers import kernels, steps, templates
-from keras_resblocks.layers.composite import Composite, KernelComposite, fresh
+from keras_resblocks.layers import steps, templates
+from keras_resblocks.layers.composite import KernelComposite, fresh
 from keras_resblocks.layers.initializers import NumpyHeNormal
+from keras_resblocks.layers.pooling import AdaptiveAveragePooling, Pooling, Subsampling
+from keras_resblocks.layers.steps import symmetric_padding, window_output
 from keras_resblocks.layers.wiring import Chain, Concatenation
+from keras_resblocks.types import (
+    Config,
+    Constraint,
+    Initializer,
+    Padding,
+    Pluggable,
+    Regularizer,
+    Shape,
+    Size,
+    Tensor,
+    UnitArguments,
+    Unpack,
+)
 
 
 class ConvComposite(KernelComposite):
@@ -26,9 +43,9 @@ class ConvComposite(KernelComposite):
         folded: whether each convolution stands for itself and the batch normalization after it,
             which it then has a bias instead of; what `fold_batch_norm` makes.
         fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
-            backend's own fused operations, to the same results but for rounding: faster on
-            PyTorch, and on TensorFlow, where it is the normalizations; JAX fuses by itself.
-            False: by a call of each Keras layer.
+            backend's own fused operations, to the same results but for rounding. Faster on
+            PyTorch, on TensorFlow (normalizations) and on JAX on a CPU (pointwise convolutions
+            and those of small maps). False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
     """
 
@@ -37,18 +54,18 @@ class ConvComposite(KernelComposite):
     def __init__(
         self,
         *,
-        activation="relu",
-        normalization="batch",
-        padding="symmetric",
-        use_bias=None,
-        kernel_initializer=NumpyHeNormal,
-        bias_initializer="zeros",
-        bias_regularizer=None,
-        bias_constraint=None,
-        folded=False,
-        fused=True,
-        **options,
-    ):
+        activation: Pluggable = "relu",
+        normalization: Pluggable = "batch",
+        padding: Padding = "symmetric",
+        use_bias: bool | None = None,
+        kernel_initializer: Initializer = NumpyHeNormal,
+        bias_initializer: Initializer = "zeros",
+        bias_regularizer: Regularizer = None,
+        bias_constraint: Constraint = None,
+        folded: bool = False,
+        fused: bool = True,
+        **options: Any,
+    ) -> None:
         super().__init__(kernel_initializer=kernel_initializer, **options)
         self.activation = templates.activation.get(activation)
         self.normalization = templates.normalization.get(normalization)
@@ -60,7 +77,7 @@ class ConvComposite(KernelComposite):
         self.folded = validation.boolean("folded", folded)
         self.fused = validation.boolean("fused", fused)
 
-    def unit_options(self):
+    def unit_options(self) -> Config:
         """The options for a unit, or for a layer that this one is made of."""
         return {
             "activation": self.activation,
@@ -74,10 +91,12 @@ class ConvComposite(KernelComposite):
             "folded": self.folded,
             "fused": self.fused,
             "data_format": self.data_format,
-            "dtype": self.dtype_policy.name,
+            "dtype": self.given_dtype,
         }
 
-    def add_steps(self, branch, site, prefix="", last=None):
+    def add_steps(
+        self, branch: Sequence[Any], site: templates.Site, prefix: str = "", last: str | None = None
+    ) -> Chain:
         """Makes and tracks the layers of a branch given as steps; returns what computes it.
 
         They are called `conv1`, `pool1`, ... behind `prefix`; the last one `last`, if given.
@@ -104,7 +123,7 @@ class ConvComposite(KernelComposite):
             axis=self.channel_axis,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "activation": templates.serialize(self.activation),
@@ -189,15 +208,15 @@ class ConvUnit(ConvComposite):
 
     def __init__(
         self,
-        filters,
-        kernel_size=1,
-        strides=1,
+        filters: int,
+        kernel_size: Size = 1,
+        strides: Size = 1,
         *,
-        groups=1,
-        dilation_rate=1,
-        zero_init=False,
-        **options,
-    ):
+        groups: int = 1,
+        dilation_rate: Size = 1,
+        zero_init: bool = False,
+        **options: "Unpack[UnitArguments]",
+    ) -> None:
         super().__init__(**options)
         self.filters = validation.positive_int("filters", filters)
         self.kernel_size = validation.positive_ints("kernel_size", kernel_size)
@@ -207,7 +226,7 @@ class ConvUnit(ConvComposite):
         validation.strides_or_dilation(self.strides, self.dilation_rate)
         self.zero_init = validation.boolean("zero_init", zero_init)
 
-    def compose(self, input_shape):
+    def compose(self, input_shape: Shape) -> None:
         validation.divisor("groups", self.groups, "input channels", self.channels(input_shape))
         self.compute_output_shape(input_shape)  # raises where the window does not fit
         rank = len(input_shape) - 2
@@ -218,17 +237,14 @@ class ConvUnit(ConvComposite):
         zero_gamma = (
             self.zero_init and normalization is not None and normalization.can_start_at_zero(site)
         )
+        gamma = {"gamma_initializer": "zeros"} if zero_gamma else {}
         self.chain = Chain(
             [
                 self._add_padding(rank),
                 self._add_convolution(rank, use_bias, self.zero_init and not zero_gamma),
-                self.add_copy(
-                    normalization,
-                    "norm",
-                    site,
-                    **({"gamma_initializer": "zeros"} if zero_gamma else {}),
-                ),
+                self.add_copy(normalization, "norm", site, **gamma),
                 self.add_copy(self.activation, "act", site),
+                self.cast_back(normalization, self.activation),
             ],
             fused=self.fused,
         )
@@ -247,7 +263,7 @@ class ConvUnit(ConvComposite):
             rank_layer("ZeroPadding", rank)(
                 amounts[0] if rank == 1 else amounts,
                 data_format=self.data_format,
-                dtype=self.dtype_policy.name,
+                dtype=self.given_dtype,
                 name="pad",
             )
         )
@@ -283,10 +299,10 @@ class ConvUnit(ConvComposite):
             )
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self.chain(inputs, training)
 
-    def inlined(self):
+    def inlined(self) -> Chain | None:
         """The chain to be computed in place of a call of this layer; None if there is more to it.
 
         Of a small layer, the call itself takes as long as what it computes.
@@ -294,7 +310,7 @@ class ConvUnit(ConvComposite):
         is_a_chain = type(self) is ConvUnit and self.activity_regularizer is None
         return self.chain if is_a_chain else None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         spatial = window_output(
             self.spatial_shape(input_shape),
             self.kernel_size,
@@ -304,7 +320,7 @@ class ConvUnit(ConvComposite):
         )
         return self.full_shape(input_shape[0], spatial, self.filters)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -338,268 +354,6 @@ def _convolution_class(rank, data_format):
     return type(stock.__name__, (_BiasFirst, stock), {})
 
 
-@keras.saving.register_keras_serializable(package="keras_resblocks")
-class Pooling(Composite):
-    """Max or average pooling of the input's rank.
-
-    Padding is left out of account: a maximum is right after an activation with negative values,
-    and an average counts only the positions inside the input (with `padding="same"`, PyTorch
-    and strides, Keras repeats the border instead).
-
-    Args:
-        kind: `"max"` or `"avg"`.
-        pool_size, strides: an integer, or one for each spatial axis.
-        padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`; or `"ceil"`, as
-            `"valid"` but for a last window that reaches past the end, so that every position is
-            in one (PyTorch's `ceil_mode`).
-        pad_value: a number to take the padding into account with, as keras.applications'
-            ResNetV2 pads a maximum with zeros; only for `padding="symmetric"`.
-        fused: whether to pool by the backend's own operation, as in `ResidualBlock`.
-        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
-
-    Input shape: `(batch, *spatial, channels)`, or channels first.
-    Output shape: `(batch, *ceil(spatial / strides), channels)` unless `padding` is `"valid"`
-    or `"ceil"`.
-    """
-
-    paddings = ("symmetric", "same", "valid", "ceil")
-
-    def __init__(
-        self,
-        kind,
-        pool_size=3,
-        strides=1,
-        *,
-        padding="symmetric",
-        pad_value=None,
-        fused=True,
-        **options,
-    ):
-        super().__init__(**options)
-        self.kind = validation.one_of("kind", kind, ("max", "avg"))
-        self.pool_size = validation.positive_ints("pool_size", pool_size)
-        self.strides = validation.positive_ints("strides", strides)
-        self.padding = validation.one_of("padding", padding, self.paddings)
-        if pad_value is not None and self.padding != "symmetric":
-            raise ValueError(
-                '`pad_value` needs `padding="symmetric"`. '
-                f"Received: pad_value={pad_value!r}, padding={padding!r}"
-            )
-        self.pad_value = pad_value
-        self.fused = validation.boolean("fused", fused)
-
-    def compose(self, input_shape):
-        rank = len(input_shape) - 2
-        pool_size = validation.per_axis("pool_size", self.pool_size, rank)
-        strides = validation.per_axis("strides", self.strides, rank)
-        self.compute_output_shape(input_shape)  # raises where the window does not fit
-        self.pool = self._fused_pool(pool_size, strides) or self._pool(pool_size, strides)
-
-    def _fused_pool(self, pool_size, strides):
-        backend = kernels.of_backend(self.fused)
-        amounts = {
-            "symmetric": tuple(map(symmetric_padding, pool_size)),
-            "valid": ((0, 0),) * len(pool_size),
-        }.get(self.padding)
-        if backend is None or amounts is None or self.pad_value is not None:
-            return None
-        return backend.pooling(self.kind, pool_size, strides, amounts, self.data_format)
-
-    def _pool(self, pool_size, strides):
-        pool = functools.partial(
-            keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
-            pool_size=pool_size,
-            strides=strides,
-            padding="same" if self.padding == "same" else "valid",
-            data_format=self.data_format,
-        )
-        amounts = {
-            "symmetric": tuple(map(symmetric_padding, pool_size)),
-            "ceil": tuple((0, step - 1) for step in strides),
-        }.get(self.padding, ())
-        if any(map(any, amounts)):
-            neutral = -float("inf") if self.kind == "max" else 0.0
-            widths = self.full_shape((0, 0), amounts, (0, 0))
-            pool = _after_padding(
-                pool, widths, neutral if self.pad_value is None else self.pad_value
-            )
-            if self.kind == "avg" and self.pad_value is None:
-                one_map = self.full_shape(slice(1), (slice(None),) * len(pool_size), slice(1))
-                pool = _average_of_inside(pool, one_map)
-        return pool
-
-    def call(self, inputs):
-        return self.pool(inputs)
-
-    def compute_output_shape(self, input_shape):
-        spatial = window_output(
-            self.spatial_shape(input_shape), self.pool_size, self.strides, self.padding
-        )
-        return self.full_shape(input_shape[0], spatial, self.channels(input_shape))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "kind": self.kind,
-            "pool_size": self.pool_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "pad_value": self.pad_value,
-            "fused": self.fused,
-        }
-
-
-def _after_padding(pool, widths, value):
-    return lambda inputs: pool(keras.ops.pad(inputs, widths, constant_values=value))
-
-
-def _average_of_inside(average, one_map):
-    # The average of ones is the share of a window that lies inside the input.
-    return lambda inputs: average(inputs) / average(keras.ops.ones_like(inputs[one_map]))
-
-
-@keras.saving.register_keras_serializable(package="keras_resblocks")
-class AdaptiveAveragePooling(Composite):
-    """Average pooling to a given size, by windows that may overlap, as in PyTorch.
-
-    Window `i` of `n` covers the positions from `floor(i * size / n)` to
-    `ceil((i + 1) * size / n)`.
-
-    Args:
-        output_size: an integer, or one for each spatial axis.
-        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
-
-    Input shape: `(batch, *spatial, channels)` with known sizes, or channels first.
-    Output shape: `(batch, *output_size, channels)`.
-    """
-
-    def __init__(self, output_size, **options):
-        super().__init__(**options)
-        self.output_size = validation.positive_ints("output_size", output_size)
-
-    def compose(self, input_shape):
-        spatial = self.spatial_shape(input_shape)
-        if None in spatial:
-            raise ValueError(
-                "`input_shape` must have known sizes to be pooled to a given size. "
-                f"Received: input_shape={input_shape}"
-            )
-        first_axis = 1 if self.data_format == "channels_last" else 2
-        sizes = validation.per_axis("output_size", self.output_size, len(spatial))
-        self.windows = {  # of each axis, as slices of the whole array
-            axis: [
-                (slice(None),) * axis + (slice(i * size // n, -(-(i + 1) * size // n)),)
-                for i in range(n)
-            ]
-            for axis, (size, n) in enumerate(zip(spatial, sizes), start=first_axis)
-        }
-
-    def call(self, inputs):
-        for axis, windows in self.windows.items():
-            means = [keras.ops.mean(inputs[window], axis, keepdims=True) for window in windows]
-            inputs = keras.ops.concatenate(means, axis)
-        return inputs
-
-    def compute_output_shape(self, input_shape):
-        rank = len(input_shape) - 2
-        sizes = validation.per_axis("output_size", self.output_size, rank)
-        return self.full_shape(input_shape[0], sizes, self.channels(input_shape))
-
-    def get_config(self):
-        return {**super().get_config(), "output_size": self.output_size}
-
-
-class Subsampling(Composite):
-    """Every `strides`-th position, the channels padded with zeros up to `filters`."""
-
-    def __init__(self, filters, strides=1, **options):
-        super().__init__(**options)
-        self.filters = filters
-        self.strides = strides
-
-    def compose(self, input_shape):
-        rank = len(input_shape) - 2
-        self.steps = tuple(
-            slice(None, None, step)
-            for step in self.full_shape(1, validation.per_axis("strides", self.strides, rank), 1)
-        )
-        missing = self.filters - self.channels(input_shape)
-        self.widths = self.full_shape((0, 0), ((0, 0),) * rank, (0, missing))
-
-    def call(self, inputs):
-        return keras.ops.pad(inputs[self.steps], self.widths)
-
-    def compute_output_shape(self, input_shape):
-        spatial = window_output(self.spatial_shape(input_shape), 1, self.strides, "valid")
-        return self.full_shape(input_shape[0], spatial, self.filters)
-
-
 def rank_layer(name, rank):
     """The Keras class of that name and rank: `rank_layer("Conv", 2)` is `Conv2D`."""
     return getattr(keras.layers, f"{name}{rank}D")
-
-
-def symmetric_padding(size):
-    """What to pad before and after so that a window at stride 1 keeps the size."""
-    return (size - 1) // 2, size // 2
-
-
-def branch_output(branch, spatial, padding):
-    """The spatial shape after the steps of a branch.
-
-    Raises:
-        ValueError: if a window does not fit, or branches of a split lead to different sizes.
-    """
-    for step in branch:
-        if isinstance(step, steps.Split):
-            sizes = {branch_output(inner, spatial, padding) for inner in step.branches}
-            if len(sizes) > 1:
-                raise ValueError(
-                    "The branches must lead to equal spatial sizes. "
-                    f"Received: {sorted(sizes, key=str)} from {tuple(spatial)}"
-                )
-            (spatial,) = sizes
-        else:
-            spatial = step_output(step, spatial, padding)
-    return spatial
-
-
-def step_output(step, spatial, padding):
-    """The spatial shape after a step other than a `Split`; `padding` is its owner's."""
-    if isinstance(step, steps.AdaptivePool):
-        return validation.per_axis("output_size", step.output_size, len(spatial))
-    if isinstance(step, steps.Subsample):
-        return window_output(spatial, 1, step.strides, "valid")
-    padding = padding if step.padding == steps.INHERIT else step.padding
-    if isinstance(step, steps.Pool):
-        return window_output(spatial, step.pool_size, step.strides, padding)
-    return window_output(spatial, step.kernel_size, step.strides, padding, step.dilation_rate)
-
-
-def window_output(spatial, size, strides, padding, dilation_rate=1):
-    """The spatial shape after a convolution or pooling; None where it is not known.
-
-    Raises:
-        ValueError: if the window does not fit into the input.
-    """
-    rank = len(spatial)
-    sizes = validation.per_axis("kernel_size", size, rank)
-    dilation_rates = validation.per_axis("dilation_rate", dilation_rate, rank)
-    strides = validation.per_axis("strides", strides, rank)
-    if padding == "ceil" and any(s > k for k, s in zip(sizes, strides)):
-        raise ValueError(
-            '`padding="ceil"` needs windows that are no smaller than the strides. '
-            f"Received: pool_size={sizes}, strides={strides}"
-        )
-    reach = [
-        {"valid": rate * (k - 1), "ceil": k - s}.get(padding, 0)
-        for k, rate, s in zip(sizes, dilation_rates, strides)
-    ]
-    if any(n is not None and n <= r for n, r in zip(spatial, reach)):
-        raise ValueError(
-            f"`input_shape` must be larger: a window of {sizes} without padding does not fit. "
-            f"Received: spatial shape {tuple(spatial)}"
-        )
-    return tuple(
-        None if n is None else -(-(n - r) // s) for n, r, s in zip(spatial, reach, strides)
-    )

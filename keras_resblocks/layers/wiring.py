@@ -8,8 +8,8 @@ import inspect
 
 import keras
 
-from keras_resblocks.layers import kernels
-from keras_resblocks.layers.kernels.common import in_turn
+from keras_resblocks.layers import fused
+from keras_resblocks.layers.fused.common import in_turn
 
 
 class Chain:
@@ -32,7 +32,7 @@ class Chain:
         """Builds the layers and returns the shape of the output."""
         for layer in self.layers:
             shape = _build(layer, shape)
-        backend = kernels.of_backend(self.fused)
+        backend = fused.of_backend(self.fused)
         self.run = (
             backend.fuse(self.layers, _stock, _inlined, self.owns_input)
             if backend
@@ -73,6 +73,20 @@ class Scale:
 
     def __call__(self, inputs, training=None):
         return inputs * self.factor
+
+    def build(self, shape):
+        """Returns the shape of the output."""
+        return shape
+
+
+class Cast:
+    """Casts to a dtype."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+    def __call__(self, inputs, training=None):
+        return keras.ops.cast(inputs, self.dtype)
 
     def build(self, shape):
         """Returns the shape of the output."""

@@ -3,6 +3,8 @@
 import fnmatch
 import functools
 import inspect
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
 
@@ -10,10 +12,13 @@ from keras_resblocks import validation
 from keras_resblocks.checkpoints import loading as checkpoints
 from keras_resblocks.layers import shortcuts, templates
 from keras_resblocks.layers.attention import attention
+from keras_resblocks.layers.pooling import Pooling
 from keras_resblocks.layers.residual import exit_activations
-from keras_resblocks.layers.units import ConvComposite, Pooling, make_layer, rank_layer, step_output
+from keras_resblocks.layers.steps import step_output
+from keras_resblocks.layers.units import ConvComposite, make_layer, rank_layer
 from keras_resblocks.models.published import SPECS, get_spec
-from keras_resblocks.models.specs import BLOCKS, BlockCall
+from keras_resblocks.models.specs import BLOCKS, BlockCall, NetworkSpec
+from keras_resblocks.types import BlockOptions, FilePath, Pluggable, Unpack
 
 # What the stem's units take of the block options, and what the classifier takes.
 _UNIT_OPTIONS = {*inspect.signature(ConvComposite).parameters, "dtype"} - {"kwargs"}
@@ -31,7 +36,7 @@ _HEAD_OPTIONS = (
 _classifier_activation = templates.Slot("classifier_activation", templates.activation.names)
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """The names that `create_model` knows and that match a glob, sorted.
 
     Example:
@@ -43,20 +48,20 @@ def list_models(pattern="*"):
 
 
 def create_model(
-    name_or_spec,
+    name_or_spec: str | NetworkSpec,
     *,
-    input_shape=None,
-    input_tensor=None,
-    include_top=True,
-    weights=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    aux_heads=False,
-    output_stride=None,
-    name=None,
-    **block_options,
-):
+    input_shape: Sequence[int | None] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    include_top: bool = True,
+    weights: FilePath | None = None,
+    pooling: Literal["avg", "max"] | None = None,
+    classes: int | None = None,
+    classifier_activation: Pluggable = "softmax",
+    aux_heads: bool = False,
+    output_stride: int | None = None,
+    name: str | None = None,
+    **block_options: "Unpack[BlockOptions]",
+) -> keras.Model:
     """Builds a published network, or one of your own, as a functional Keras model.
 
     Block layers are called `stage{s}_block{b}`, the others `stem_...` and `head...`.
@@ -69,9 +74,10 @@ def create_model(
         include_top: whether to end with pooling and a classifier.
         weights: None; published weights (see `list_weights`): `"imagenet"` for the structures
             of keras.applications, `"timm/resnet50.a1_in1k"` or `"torchvision/resnet50"`; or the
-            path of a file: `.weights.h5` saved from the same network, `.safetensors` or `.pth`
-            of a PyTorch model, `.h5` of keras.applications. Published weights fit an image of
-            any number of channels, and leave a classifier for other `classes` as it is.
+            path of a file: `.weights.h5` or `.keras` saved from the same network,
+            `.safetensors`, `.pth` or the like of a PyTorch model (see `load_torch_weights`),
+            `.h5` of keras.applications. All fit an image of any number of channels, and leave
+            a classifier for other `classes` as it is.
         pooling: without a top: None, `"avg"` or `"max"`, global pooling of the features.
         classes: number of outputs; by default that of the network's data set (1000, or 10).
         classifier_activation: of the classifier; None for logits.
@@ -95,7 +101,7 @@ def create_model(
     >>> model = create_model("resnet50", activation="elu", kernel_regularizer="l2", classes=6)
     """
     spec = get_spec(name_or_spec)
-    options = merge_options(spec, block_options)
+    options = merge_options(spec, block_options, create_model)
     check_parts(spec, include_top, aux_heads, output_stride, block_options)
     network = name_or_spec if isinstance(name_or_spec, str) else None
     has_own_classes = classes is not None
@@ -233,15 +239,21 @@ def _global_pool(x, kind, options):
     )(x)
 
 
-def merge_options(spec, block_options):
+def merge_options(spec, block_options, function=None):
     """The block options in force: the network's own, then the user's, checked.
+
+    Args:
+        spec: of the network.
+        block_options: the user's.
+        function: what was given them, for messages.
 
     Raises:
         ValueError: for a name that the network's blocks do not know.
     """
-    known = _known_options(BLOCKS[spec.block])
+    known = known_options(BLOCKS[spec.block])
     given = {**spec.default_options(), **block_options}
-    validation.known_arguments("the model and its blocks", given, known)
+    beside = known_options(function) if function else ()
+    validation.known_arguments("the model and its blocks", given, known, beside)
     options = {**known, **given}
     options["data_format"] = validation.one_of(
         "data_format",
@@ -276,11 +288,11 @@ _READERS = {
 
 
 @functools.cache
-def _known_options(block_class):
-    """The options of a block, with their defaults."""
+def known_options(function):
+    """The options of a block, or of a function that makes some, with their defaults."""
     options = {
         name: parameter.default
-        for name, parameter in inspect.signature(block_class).parameters.items()
+        for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     return {**options, "dtype": None}

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import operator
+from collections.abc import Sequence
 
 import keras
 
@@ -12,13 +13,8 @@ from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.attention import adaptive_kernel_size
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.residual import Block
-from keras_resblocks.layers.units import (
-    branch_output,
-    normalization_and_bias,
-    rank_layer,
-    step_output,
-    window_output,
-)
+from keras_resblocks.layers.steps import branch_output, step_output, window_output
+from keras_resblocks.layers.units import normalization_and_bias, rank_layer
 from keras_resblocks.models.builders import (
     aux_steps,
     check_input_shape,
@@ -26,8 +22,9 @@ from keras_resblocks.models.builders import (
     merge_options,
 )
 from keras_resblocks.models.published import get_spec
-from keras_resblocks.models.specs import BlockCall
+from keras_resblocks.models.specs import BlockCall, NetworkSpec
 from keras_resblocks.models.structure import branch_of, options_of, plan_of
+from keras_resblocks.types import BlockOptions, Unpack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Cost:
     macs: int | None = 0
     activations: int | None = 0
 
-    def __add__(self, other):
+    def __add__(self, other: "Cost") -> "Cost":
         def total(mine, its):
             return None if mine is None or its is None else mine + its
 
@@ -66,15 +63,15 @@ class _Shape:
 
 
 def cost(
-    model,
+    model: str | NetworkSpec | keras.Model,
     *,
-    input_shape=None,
-    include_top=True,
-    classes=None,
-    aux_heads=False,
-    output_stride=None,
-    **block_options,
-):
+    input_shape: Sequence[int | None] | None = None,
+    include_top: bool = True,
+    classes: int | None = None,
+    aux_heads: bool = False,
+    output_stride: int | None = None,
+    **block_options: "Unpack[BlockOptions]",
+) -> Cost:
     """The `Cost` of a model, a spec or a name.
 
     Nothing is built for a spec or a name, unless an `activation` or the like is a layer whose
@@ -107,7 +104,7 @@ def cost(
         return _cost_of_model(model)
     spec = get_spec(model)
     classes = validation.positive_int("classes", spec.classes if classes is None else classes)
-    options = merge_options(spec, block_options)
+    options = merge_options(spec, block_options, cost)
     check_parts(spec, include_top, aux_heads, output_stride, block_options)
     shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
     shape = _shape((None, *shape), options["data_format"])

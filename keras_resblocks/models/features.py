@@ -13,10 +13,12 @@ class Feature(typing.NamedTuple):
 
     name: str  # "stage1", "stage2", ...
     output: keras.KerasTensor
-    strides: int | tuple  # how many times smaller than the image, for each spatial axis if a tuple
+    strides: (
+        int | tuple[int, ...]
+    )  # how many times smaller than the image, for each spatial axis if a tuple
 
 
-def features(model):
+def features(model: keras.Model) -> list[Feature]:
     """The outputs of every stage of a network, the largest first, with their strides.
 
     Args:

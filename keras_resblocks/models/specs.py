@@ -5,8 +5,8 @@ import inspect
 import itertools
 import math
 import operator
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from keras_resblocks import validation
 from keras_resblocks.layers import BottleneckBlock, InceptionBlock, ResidualBlock, steps
@@ -26,11 +26,11 @@ class BlockCall:
     kind: str  # a key of BLOCKS
     pairs: tuple  # name and value of each argument; a dict could not be looked up
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         """The arguments of the block at this place."""
         return dict(self.pairs)
 
-    def updated(self, **arguments):
+    def updated(self, **arguments: Any) -> "BlockCall":
         """The same with other arguments as well."""
         return BlockCall(self.kind, tuple({**self.arguments(), **arguments}.items()))
 
@@ -55,7 +55,7 @@ class AuxHead:
     units: int = 1024
     dropout: float = 0.7
 
-    def steps(self, spatial):
+    def steps(self, spatial: tuple[int, ...]) -> Iterator[tuple[str, Conv | Pool | AdaptivePool]]:
         """Pairs of a name and a step, for a `pool` that leads to that spatial shape."""
         yield "pool", self.pool
         yield "conv1", Conv(self.filters)
@@ -79,12 +79,13 @@ class NetworkSpec:
 
     final_pool: int | None = None
     dropout: float = 0.0
-    options: Mapping = dataclasses.field(default_factory=dict)
-    aux_heads: tuple = ()
-    input_shape: tuple = (224, 224, 3)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    aux_heads: Sequence[AuxHead] = ()
+    input_shape: Sequence[int] = (224, 224, 3)
     classes: int = 1000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        self.stem: Sequence[Conv | Pool]  # a field of the subclasses, in another place of each
         if not isinstance(self.stem, (list, tuple)) or not all(
             isinstance(step, (Conv, Pool)) for step in self.stem
         ):
@@ -105,11 +106,13 @@ class NetworkSpec:
                     f"{names}. Received: {head!r}"
                 )
 
-    def default_options(self):
+    def default_options(self) -> dict[str, Any]:
         """The options of the blocks, before the user's own."""
         return {**self.options}
 
-    def parts(self, options, output_stride=None):
+    def parts(
+        self, options: Mapping[str, Any], output_stride: int | None = None
+    ) -> Iterator[tuple[str, Any]]:
         """The network from stem to last block: pairs of a name and a step or a `BlockCall`.
 
         Args:
@@ -124,7 +127,7 @@ class NetworkSpec:
         yield from zip(steps.names(stem, "stem_"), stem)
         yield from _fitted_to_shortcuts(list(self.stage_parts(output_stride)), options)
 
-    def stage_parts(self, output_stride=None):
+    def stage_parts(self, output_stride: int | None = None) -> Iterator[tuple[str, Any]]:
         """The same from the first block on, whatever the options."""
         raise NotImplementedError
 
@@ -169,14 +172,14 @@ class ResNetSpec(NetworkSpec):
     >>> create_model(spec, input_shape=(64, 64, 3), classes=6)
     """
 
-    block: str = "residual"
-    depths: tuple = (2, 2, 2, 2)
-    width: int | tuple = 64
-    stem: tuple = IMAGENET_STEM
-    strides: tuple | None = None
-    stride_at: str = "first"
+    block: Literal["residual", "bottleneck"] = "residual"
+    depths: Sequence[int] = (2, 2, 2, 2)
+    width: int | Sequence[int] = 64
+    stem: Sequence[Conv | Pool] = IMAGENET_STEM
+    strides: Sequence[int] | None = None
+    stride_at: Literal["first", "last"] = "first"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         validation.one_of("block", self.block, ("residual", "bottleneck"))
         validation.one_of("stride_at", self.stride_at, ("first", "last"))
@@ -197,22 +200,22 @@ class ResNetSpec(NetworkSpec):
                 validation.positive_int(name, value)
         self._check_aux_heads()
 
-    def widths(self):
+    def widths(self) -> tuple[int, ...]:
         """The blocks' `filters` in each stage."""
         if isinstance(self.width, (list, tuple)):
             return tuple(self.width)
         width = validation.positive_int("width", self.width)
         return tuple(width * 2**stage for stage in range(len(self.depths)))
 
-    def stage_strides(self):
+    def stage_strides(self) -> Sequence[int]:
         """The stride of each stage."""
         return self.strides or (1,) + (2,) * (len(self.depths) - 1)
 
-    def default_options(self):
+    def default_options(self) -> dict[str, Any]:
         """Branches start as zero: a deeper network starts as the shallower one."""
         return {"zero_init_residual": True, **self.options}
 
-    def stage_parts(self, output_stride=None):
+    def stage_parts(self, output_stride: int | None = None) -> Iterator[tuple[str, Any]]:
         self._check_output_stride(output_stride)
         stride, rate = self._stem_stride(), 1
         stages = zip(self.depths, self.widths(), self.stage_strides())
@@ -257,12 +260,12 @@ class InceptionSpec(NetworkSpec):
     >>> spec = InceptionSpec([[block, block], [Pool("max", 3, 2), block]])
     """
 
-    block: typing.ClassVar[str] = "inception"
+    block: ClassVar[str] = "inception"
 
-    stages: tuple
-    stem: tuple = IMAGENET_STEM
+    stages: Sequence[Any]
+    stem: Sequence[Conv | Pool] = IMAGENET_STEM
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.stages, (list, tuple)) or not all(
             isinstance(stage, (list, tuple)) and stage for stage in self.stages
@@ -275,7 +278,7 @@ class InceptionSpec(NetworkSpec):
         object.__setattr__(self, "stages", stages)
         self._check_aux_heads()
 
-    def stage_parts(self, output_stride=None):
+    def stage_parts(self, output_stride: int | None = None) -> Iterator[tuple[str, Any]]:
         if output_stride is not None:
             raise ValueError(
                 "`output_stride` must be None for an inception network, whose poolings cannot "

@@ -5,6 +5,7 @@ import string
 import keras
 
 from keras_resblocks import validation
+from keras_resblocks.types import Config, LayerArguments, Shape, Tensor, Unpack
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -27,7 +28,14 @@ class RandomShift(keras.layers.Layer):
     Reference: He et al. 2016a, "Deep Residual Learning", section 4.2.
     """
 
-    def __init__(self, factor=0.125, *, data_format=None, seed=None, **kwargs):
+    def __init__(
+        self,
+        factor: float = 0.125,
+        *,
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: "Unpack[LayerArguments]",
+    ) -> None:
         super().__init__(**kwargs)
         self.factor = validation.rate("factor", factor)
         self.data_format = validation.one_of(
@@ -38,7 +46,7 @@ class RandomShift(keras.layers.Layer):
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         first = 1 if self.data_format == "channels_last" else 2
         spatial = range(first, first + len(input_shape) - 2)
         if None in (input_shape[axis] for axis in spatial):
@@ -49,7 +57,7 @@ class RandomShift(keras.layers.Layer):
         self.sizes = {axis: input_shape[axis] for axis in spatial}
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training:
             return inputs
         outputs = inputs
@@ -66,10 +74,10 @@ class RandomShift(keras.layers.Layer):
         sources = keras.ops.expand_dims(positions + offsets, -1)  # beyond the ends: none
         return keras.ops.cast(keras.ops.equal(sources, positions), inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "factor": self.factor,

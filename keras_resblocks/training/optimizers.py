@@ -2,8 +2,12 @@
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+
+from keras_resblocks.types import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -17,26 +21,37 @@ class PackedOptimizer(keras.optimizers.Optimizer):
 
     Args:
         inner_optimizer: a `keras.optimizers.Optimizer` that treats each number by itself, as Adam,
-            SGD, RMSprop and Lion do, and Muon, Lamb and Adafactor do not; without a clipping of
-            norms, and without variables that are excluded from weight decay.
+            SGD, RMSprop and Lion do, and Muon, Lamb and Adafactor do not; without variables that
+            are excluded from weight decay.
         name: of this optimizer.
 
     A variable without a gradient is updated as with one of zeros.
 
     Raises:
-        ValueError: when it is built for variables that are not all of one dtype, or given the
-            gradients of fewer or more than it was built for, as after a layer was frozen.
+        ValueError: for options of the inner optimizer that would be lost (`clipnorm`, `use_ema`,
+            `loss_scale_factor`); when it is built for variables that are not all of one dtype; or
+            when it is given the gradients of fewer or more than it was built for, as after a
+            layer was frozen.
 
     Example:
 
     >>> model.compile(PackedOptimizer(keras.optimizers.Adam(1e-3)), "mse")
     """
 
-    def __init__(self, inner_optimizer, name=None):
+    def __init__(
+        self, inner_optimizer: keras.optimizers.Optimizer | str | Config, name: str | None = None
+    ) -> None:
         super().__init__(learning_rate=0.0, name=name)  # which are the inner one's
         self.inner_optimizer = keras.optimizers.get(inner_optimizer)
+        for option in ("clipnorm", "use_ema", "loss_scale_factor"):  # of single variables, or outer
+            value = getattr(self.inner_optimizer, option)
+            if value:
+                raise ValueError(
+                    f"`inner_optimizer` must not have `{option}`, which has no effect inside of "
+                    f"another optimizer. Received: {option}={value!r}"
+                )
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return
         self._packing = _Packing(variables)
@@ -46,7 +61,11 @@ class PackedOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.build([self.vector])
         super().build(variables)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self,
+        grads: Sequence[Tensor | None],
+        trainable_variables: Any = None,
+    ) -> None:
         if not self.built:
             self.build(trainable_variables)
         variables = self._packing.variables
@@ -60,27 +79,27 @@ class PackedOptimizer(keras.optimizers.Optimizer):
         self._packing.unpack(self.vector)
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         return [*super().variables, *self.inner_optimizer.variables]
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, learning_rate):
+    def learning_rate(self, learning_rate: Any) -> None:
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
-    def iterations(self):
+    def iterations(self) -> keras.Variable:
         return self.inner_optimizer.iterations
 
-    def get_config(self):
+    def get_config(self) -> Config:
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)
         return {"name": self.name, "inner_optimizer": inner}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> "PackedOptimizer":
         inner = keras.saving.deserialize_keras_object(config["inner_optimizer"])
         return cls(inner, name=config["name"])
 

@@ -11,7 +11,7 @@ from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.units import ConvComposite
 
 
-def fold_batch_norm(model):
+def fold_batch_norm(model: keras.Model) -> keras.Model:
     """The same network without the batch normalizations that follow a convolution.
 
     `kernel' = kernel * s`, `bias' = beta + (bias - moving_mean) * s`, where
@@ -108,7 +108,10 @@ class _Folding:
 
     def _clone_layer(self, layer, folds):
         changes = {"folded": True} if folds and isinstance(layer, ConvComposite) else {}
-        clone = type(layer).from_config({**layer.get_config(), **changes})
+        config = layer.get_config()
+        if isinstance(layer, Composite):
+            config = _without_lora(config)
+        clone = type(layer).from_config({**config, **changes})
         if isinstance(layer, keras.layers.Layer):  # and not a plain operation
             self._copied.append((layer, clone))
         return clone
@@ -142,6 +145,15 @@ class _Folding:
             return args[0] if layer.name in absorbed else layer(*args, **kwargs)
 
         return keras.models.clone_model(graph, _new_inputs(graph), clone, call)
+
+
+def _without_lora(config):
+    """The config of a composite whose sublayers are not adapted: the kernels have LoRA's part."""
+    sublayers = {
+        name: _without_lora({k: v for k, v in change.items() if not k.startswith("lora_")})
+        for name, change in config.get("sublayers", {}).items()
+    }
+    return {**config, "sublayers": sublayers} if sublayers else config
 
 
 def _new_inputs(model):

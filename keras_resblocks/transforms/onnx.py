@@ -1,43 +1,56 @@
-"""Models as ONNX files, the same from every backend."""
+"""Models as ONNX files, converted from TensorFlow by tf2onnx."""
 
 import contextlib
-import importlib
+import importlib.util
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_resblocks.transforms.folding import fold
-from keras_resblocks.transforms.onnx_graph import Value
-from keras_resblocks.transforms.onnx_operations import Writer
+from keras_resblocks.types import FilePath
 
+_PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 _TOLERANCE = 1e-4
 
 
-def export_onnx(model, path, *, examples=None):
-    """Writes a model as an ONNX file, for inference.
+def export_onnx(
+    model: keras.Model,
+    path: FilePath,
+    *,
+    examples: Sequence[Any] | None = None,
+    opset: int | None = None,
+) -> None:
+    """Writes a model as an ONNX file for inference.
 
-    The graph is written from the layers, with their batch normalizations folded (see
-    `fold_batch_norm`), and so it is the same on every backend, whose own converters are not
-    needed. Sizes that are open in the model, the batch among them, are open in the file. Inputs
-    and outputs are laid out as the model's and called as its are.
+    Batch normalizations are folded (see `fold_batch_norm`) and tf2onnx converts the model on
+    TensorFlow. On JAX and PyTorch that happens in a process of its own, which loads the model
+    from a temporary `.keras` file: custom layers must be written with `keras.ops`, in a module
+    that can be imported.
 
-    Before there is a file, onnxruntime computes from it what the model does, on two batches of
-    different sizes.
+    Axes that are open in the model, the batch among them, are open in the file. Inputs are named
+    after the input layers; outputs after their keys in a dict, or after the layers that they
+    come from, in the order of `predict`. Before the file is written, onnxruntime computes the
+    same as the model on two batches of different sizes.
 
     Args:
-        model: a functional or `Sequential` model that computes in float32.
-        path: of the file, which is replaced if there is one.
-        examples: arrays to compare outputs on, each what the model takes. By default random
-            ones: one and three samples, 96 and about 100 pixels where a size is open.
+        model: a functional or `Sequential` model that computes in float32. Its inputs may be
+            integers. Random augmentation in it is off, as in `predict`.
+        path: the file, which is replaced if there is one.
+        examples: batches to compare outputs on, each as the model takes it. By default two
+            random ones: one and three samples, about 100 pixels where an axis is open.
+        opset: version of the ONNX operators. By default tf2onnx's own choice.
 
     Raises:
-        ValueError: if the model is none of these, or has a layer or an operation that is not
-            known here.
-        RuntimeError: if outputs differ by more than 1e-4 of the largest.
-        ImportError: if `onnx` or `onnxruntime` are not installed
-            (`pip install keras-resblocks[onnx]`).
+        ValueError: if `model` is not a graph of layers, is quantized, computes in another
+            precision, or has a part that TensorFlow or tf2onnx cannot convert.
+        RuntimeError: if an output differs by more than 1e-4 of its largest value.
+        ImportError: if a package is missing (`pip install "keras-resblocks[onnx]"`).
 
     Example:
 
@@ -45,75 +58,250 @@ def export_onnx(model, path, *, examples=None):
     >>> session = onnxruntime.InferenceSession("resnet50.onnx")
     >>> (probabilities,) = session.run(None, {session.get_inputs()[0].name: images})
     """
-    onnx, runtime = map(_import, ("onnx", "onnxruntime"))
-    folded, _ = fold(model)
-    _check_dtypes(folded)
-    inputs = [(tensor.name, Value(tensor.name, tuple(tensor.shape))) for tensor in folded.inputs]
-    writer = Writer(onnx)
-    values = writer.run(folded, [value for _, value in inputs])
-    outputs = [*zip(_unique(folded.output_names), values)]
-    file = writer.model(inputs, outputs).SerializeToString()
-    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    for example in _random_examples(folded) if examples is None else examples:
-        _compare(model, session, example)
-    _write(path, file)
-
-
-def _import(name):
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
         raise ImportError(
-            f"`export_onnx` needs the package {name}: pip install keras-resblocks[onnx]"
-        ) from error
-
-
-def _check_dtypes(model):
-    dtypes = {layer.compute_dtype for layer in model.layers} | {x.dtype for x in model.inputs}
-    if dtypes != {"float32"}:
-        raise ValueError(
-            "`model` must have float32 inputs and compute in float32. "
-            f"Received: {sorted(map(str, dtypes))}"
+            f'`export_onnx` needs {", ".join(missing)}: pip install "keras-resblocks[onnx]"'
         )
+    import onnxruntime
+
+    folded, _ = fold(_checked(model))
+    examples = list(_random_examples(folded) if examples is None else examples)
+    expected = [dict(_leaves(model.predict_on_batch(example))) for example in examples]
+    names = _output_names(folded, expected[0] if expected else dict(_leaves(folded.output)))
+    convert = _convert if keras.backend.backend() == "tensorflow" else _convert_in_child
+    content = convert(folded, opset, names)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for example, outputs in zip(examples, expected):
+        _compare(session, example, {names[path]: array for path, array in outputs.items()})
+    _write(path, content)
 
 
-def _unique(names):
-    return [name if names.index(name) == i else f"{name}_{i}" for i, name in enumerate(names)]
+def _checked(model):
+    # Keras has no public way to the layers inside of layers.
+    layers = model._flatten_layers() if isinstance(model, keras.Model) else ()
+    for layer in layers:
+        policy = layer.dtype_policy
+        if policy.quantization_mode is not None:
+            raise ValueError(
+                "`model` must not be quantized: export it before `quantize`. "
+                f"Received: layer `{layer.path}` with dtype={policy.name!r}"
+            )
+        is_float = "float" in str(policy.compute_dtype) and not isinstance(layer, keras.Model)
+        if is_float and policy.compute_dtype != "float32":
+            raise ValueError(
+                "`model` must compute in float32. "
+                f"Received: layer `{layer.path}` with dtype={policy.name!r}"
+            )
+    return model
+
+
+def _convert(model, opset, names):
+    """The model as the bytes of an ONNX file; on TensorFlow."""
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    opsets = tf2onnx.constants.OPSET_TO_IR_VERSION
+    if opset is not None and opset not in opsets:
+        raise ValueError(
+            f"`opset` must be {min(opsets)} to {max(opsets)}, which tf2onnx "
+            f"{tf2onnx.__version__} writes, or None. Received: opset={opset!r}"
+        )
+    signature = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in model.inputs]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def infer(*arrays):
+        outputs = model(keras.tree.pack_sequence_as(model.input, list(arrays)), training=False)
+        return {names[path]: tensor for path, tensor in _leaves(outputs)}
+
+    # Keras wraps grouped convolutions in functions for XLA, which tf2onnx takes for operations:
+    # run eagerly, they are traced as part of this one.
+    are_eager = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        proto, _ = tf2onnx.convert.from_function(
+            infer, signature, opset=opset, custom_op_handlers=_HANDLERS
+        )
+    finally:
+        tf.config.run_functions_eagerly(are_eager)
+    unknown = {node.op_type for node in proto.graph.node if not onnx.defs.has(node.op_type)}
+    if unknown:
+        raise ValueError(
+            "`model` must be made of operations that tf2onnx can convert. "
+            f"Received: {', '.join(sorted(unknown))}"
+        )
+    _make_constants(proto.graph, infer.get_concrete_function(), len(signature))
+    _arrange(proto.graph.input, [tensor.name for tensor in model.inputs])
+    _arrange(proto.graph.output, [*names.values()])
+    return proto.SerializeToString()
+
+
+def _make_constants(graph, function, count):
+    """Makes constants of inputs after the first, tensors that layers hold (`Normalization`)."""
+    from onnx import numpy_helper
+
+    held = zip(function.inputs[count:], function.captured_inputs)
+    held = {inner.name: tensor for inner, tensor in held}
+    for value in [value for value in graph.input if value.name in held]:
+        array = held[value.name].numpy()
+        graph.initializer.append(numpy_helper.from_array(array, value.name))
+        graph.input.remove(value)
+
+
+def _difference(graph, node, name, args):
+    """Converts an operation that ONNX has but for its difference from 1."""
+    (is_subtracted,) = args  # the type of the node is changed already
+    one = graph.make_const(f"{name}_one", np.float32(1)).output[0]
+    difference = graph.insert_new_node_on_output("Sub", node.output[0])
+    operands = [one, node.output[0]] if is_subtracted else [node.output[0], one]
+    graph.replace_inputs(difference, operands)
+
+
+# TensorFlow's operations in an exact `gelu` and in `celu`, which tf2onnx 1.17 does not know.
+_HANDLERS = {"Erfc": (_difference, ["Erf", True]), "Expm1": (_difference, ["Exp", False])}
+
+
+def _leaves(structure, path=""):
+    """Pairs of a path and what is there, dicts in their own order."""
+    is_dict = isinstance(structure, dict)
+    if not is_dict and not isinstance(structure, (list, tuple)):
+        yield path, structure
+        return
+    for key, value in structure.items() if is_dict else enumerate(structure):
+        yield from _leaves(value, f"{path}_{key}" if path else str(key))
+
+
+def _output_names(model, paths):
+    """From paths to keys where the outputs are a dict, otherwise to layers; no two alike."""
+    layers = {id(x): name for x, name in zip(model.outputs, model.output_names)}
+    tensors = dict(_leaves(model.output))
+    names, taken = {}, {tensor.name for tensor in model.inputs}
+    for i, path in enumerate(paths):
+        name = path if isinstance(model.output, dict) else layers[id(tensors[path])]
+        names[path] = f"{name}_{i}" if name in taken else name
+        taken.add(names[path])
+    return names
+
+
+def _arrange(values, names):
+    """Puts the inputs or outputs of a graph in the order of `names` and names their open axes."""
+    ordered = sorted(values, key=lambda value: names.index(value.name))
+    for value in ordered:
+        for i, size in enumerate(value.type.tensor_type.shape.dim):
+            if not size.HasField("dim_value"):
+                size.dim_param = f"{value.name}_{i}" if i else "batch"
+    del values[:]
+    values.extend(ordered)
+
+
+def _convert_in_child(model, opset, names):
+    """What `_convert` returns, by a process that runs TensorFlow."""
+    parts = _parts(model)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(os.path.join(folder, "model.keras"))
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": "tensorflow",
+            "CUDA_VISIBLE_DEVICES": "-1",  # this process may hold all of the memory
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "PYTHONSAFEPATH": "1",  # no other module is found than in this process
+        }
+        code = f"from {__name__} import _child; _child({folder!r}, {opset!r}, {names!r}, {parts!r})"
+        child = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        )
+        if child.returncode:
+            said = "\n".join(child.stderr.strip().splitlines()[-6:])
+            raise ValueError(
+                "`model` must be one that TensorFlow can load and tf2onnx convert, in a process "
+                f"of its own. Received, from that process:\n{said[-2000:]}"
+            )
+        with open(os.path.join(folder, "model.onnx"), "rb") as file:
+            return file.read()
+
+
+def _child(folder, opset, names, parts):
+    # Keras loads what is not registered by these names alone.
+    objects = {name: getattr(importlib.import_module(module), name) for module, name in parts}
+    path = os.path.join(folder, "model.keras")
+    model = keras.saving.load_model(
+        path,
+        custom_objects=objects,
+        compile=False,
+        safe_mode=False,  # it is our own file
+    )
+    with open(os.path.join(folder, "model.onnx"), "wb") as file:
+        file.write(_convert(model, opset, names))
+
+
+def _parts(model):
+    """Module and name of the classes and functions of a model that are not Keras's own."""
+    used = {type(layer) for layer in model._flatten_layers()}  # see `_checked`
+    names = _strings(keras.saving.serialize_keras_object(model))
+    used.update(filter(None, map(keras.saving.get_registered_object, names)))
+    used = [thing for thing in used if not thing.__module__.startswith("keras.")]
+    for thing in used:
+        module = sys.modules[thing.__module__]
+        if module.__name__ == "__main__" or getattr(module, thing.__name__, None) is not thing:
+            raise ValueError(
+                "`model` must be made of classes and functions that a process of TensorFlow can "
+                "import: define them at the top of a module, or export on TensorFlow "
+                f"(KERAS_BACKEND=tensorflow). Received: {thing.__qualname__} of {module.__name__}"
+            )
+    return sorted({(thing.__module__, thing.__name__) for thing in used})
+
+
+def _strings(config):
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, (dict, list, tuple)):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from _strings(value)
 
 
 def _random_examples(model):
     rng = np.random.default_rng(0)
-    for batch, sizes in ((1, (96, 96, 96)), (3, (113, 89, 97))):
+    for batch, sizes in ((1, (96, 96)), (3, (113, 89))):
         arrays = []
         for tensor in model.inputs:
-            open_sizes = iter(sizes)
+            is_volume = tensor.shape[1:].count(None) > 2
+            open_sizes = iter((32, 32, 32) if is_volume else sizes)
             shape = [next(open_sizes) if n is None else n for n in tensor.shape[1:]]
-            samples = tensor.shape[0] or batch
-            arrays.append(rng.normal(size=(samples, *shape)).astype("float32"))
+            arrays.append(_random(rng, (tensor.shape[0] or batch, *shape), tensor.dtype))
         yield keras.tree.pack_sequence_as(model.input, arrays)
 
 
-def _compare(model, session, example):
+def _random(rng, shape, dtype):
+    if dtype == "uint8":  # pixels
+        return rng.integers(0, 256, shape, dtype)
+    if "float" not in dtype:  # which may be indices, of however few things
+        return rng.integers(0, 2, shape).astype(dtype)
+    return rng.normal(size=shape).astype(dtype)
+
+
+def _compare(session, example, expected):
     arrays = map(np.asarray, keras.tree.flatten(example))
-    names = [tensor.name for tensor in session.get_inputs()]
-    received = session.run(None, dict(zip(names, arrays)))
-    expected = keras.tree.flatten(model.predict_on_batch(example))
-    for tensor, ours, theirs in zip(session.get_outputs(), expected, received, strict=True):
-        difference = np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-30)
-        if ours.shape != theirs.shape or not difference <= _TOLERANCE:
+    inputs = dict(zip((tensor.name for tensor in session.get_inputs()), arrays))
+    for name, received in zip(expected, session.run([*expected], inputs)):
+        ours, difference = expected[name], np.inf
+        largest = max(np.abs(ours).max(initial=0.0), 1e-30)
+        if ours.shape == received.shape:
+            difference = np.abs(np.subtract(ours, received, dtype="float64")).max(initial=0.0)
+        if not difference / largest <= _TOLERANCE:
             raise RuntimeError(
-                f"The file's output `{tensor.name}` must be the model's to {_TOLERANCE} of the "
-                f"largest value. It differs by {difference:.2g}, on {ours.shape} and "
-                f"{theirs.shape}; nothing was written."
+                f"The file's output `{name}` must be the model's to {_TOLERANCE} of the largest "
+                f"value. It differs by {difference / largest:.2g}, on {ours.shape} and "
+                f"{received.shape}; nothing was written."
             )
 
 
 def _write(path, content):
     """Writes a file whole, or leaves what there is."""
     folder, name = os.path.split(os.fspath(path))
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
     try:
-        with open(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
         os.replace(temporary, path)
     except BaseException:

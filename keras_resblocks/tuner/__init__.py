@@ -1,11 +1,9 @@
-"""Search over depths and widths, with KerasTuner or Optuna. Needs the extra `tuner`."""
+"""Search over depths and widths, with KerasTuner, Optuna or Ray. Needs the extra `tuner`."""
 
-from keras_resblocks.launcher import launch
-from keras_resblocks.tuner.engines import (
-    BayesianOptimization,
-    GridSearch,
-    Hyperband,
-    RandomSearch,
+from keras_resblocks.training import (
+    PackedOptimizer,
+    RandomShift,
+    SmoothedSparseCategoricalCrossentropy,
 )
 from keras_resblocks.tuner.hypermodels import (
     InceptionHyperModel,
@@ -17,28 +15,36 @@ from keras_resblocks.tuner.hyperparameters import (
     hp_regularizer,
     hp_residual_stage,
 )
+from keras_resblocks.tuner.optuna_search import optuna_search
+from keras_resblocks.tuner.ray_search import ray_search
 from keras_resblocks.tuner.reports.report import plot_trials, print_trials, report, trial_rows
 from keras_resblocks.tuner.space import Range
-from keras_resblocks.tuner.studies.search import optuna_search
-from keras_resblocks.tuner.workers import ChiefLostError
+from keras_resblocks.tuner.tuners import (
+    BayesianOptimization,
+    GridSearch,
+    Hyperband,
+    RandomSearch,
+)
 
 __all__ = [
     "BayesianOptimization",
-    "ChiefLostError",
     "GridSearch",
     "Hyperband",
     "InceptionHyperModel",
     "NetworkHyperModel",
+    "PackedOptimizer",
     "RandomSearch",
+    "RandomShift",
     "Range",
     "ResNetHyperModel",
+    "SmoothedSparseCategoricalCrossentropy",
     "hp_activation",
     "hp_regularizer",
     "hp_residual_stage",
-    "launch",
     "optuna_search",
     "plot_trials",
     "print_trials",
+    "ray_search",
     "report",
     "trial_rows",
 ]

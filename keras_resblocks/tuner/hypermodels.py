@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import itertools
-import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 import keras
 import keras_tuner
@@ -12,12 +13,16 @@ from keras_resblocks import layers, validation
 from keras_resblocks.layers import Conv, Pool, templates
 from keras_resblocks.layers.attention import attention
 from keras_resblocks.layers.inception import branches_v1
-from keras_resblocks.models import InceptionSpec, ResNetSpec, cost, create_model
+from keras_resblocks.models import Cost, InceptionSpec, ResNetSpec, cost, create_model
+from keras_resblocks.models.builders import known_options
+from keras_resblocks.models.specs import BLOCKS, NetworkSpec
 from keras_resblocks.models.structure import structure
-from keras_resblocks.tuner import batches, recipes, space
+from keras_resblocks.tuner import recipes, space
 from keras_resblocks.tuner.budget import Budget
-from keras_resblocks.tuner.compilation import build_training, steps_per_execution
 from keras_resblocks.tuner.hyperparameters import l2
+from keras_resblocks.tuner.space import Range
+from keras_resblocks.tuner.tasks import TASKS, fresh, objective_of
+from keras_resblocks.types import NetworkOptions, Pluggable, Unpack
 
 # The branches of an inception block that outputs 16 times `u` channels, by its kind: as in
 # GoogLeNet; with two 3x3 convolutions for a 5x5, and with 1x7 and 7x1 (Szegedy et al. 2016,
@@ -39,7 +44,7 @@ _INCEPTION_BRANCHES = {
 }
 
 
-class Argument(typing.NamedTuple):
+class Argument(NamedTuple):
     """What is known of an argument of the hypermodels that lists values.
 
     Attributes:
@@ -49,7 +54,7 @@ class Argument(typing.NamedTuple):
     """
 
     option: str
-    check: typing.Callable
+    check: Callable
     names: tuple = ()
 
 
@@ -108,6 +113,57 @@ _TRAINING = (
 )
 
 
+_T = TypeVar("_T")
+# What a plural argument takes: values to search, or one that is fixed.
+Listed: TypeAlias = _T | Sequence[_T] | Range | None
+
+_Block: TypeAlias = Literal["residual", "bottleneck"]
+_Stagewise: TypeAlias = Literal["depth", "width"]
+_Kind: TypeAlias = Literal["v1", "v2", "factorized"]
+_Stem: TypeAlias = Literal["auto", "small", "large"]
+_Optimizer: TypeAlias = Literal["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"]
+_Schedule: TypeAlias = Literal["constant", "cosine", "linear", "step"]
+
+
+class SearchOptions(NetworkOptions, total=False):
+    """What a hypermodel lists, in the plural, or fixes, and the options of its blocks."""
+
+    block: _Block
+    blocks: Listed[_Block]
+    kind: _Kind
+    kinds: Listed[_Kind]
+    depth: int
+    depths: Listed[int]
+    width: int
+    widths: Listed[int]
+    width_multiplier: float
+    width_multipliers: Listed[float]
+    expansions: Listed[int]
+    groups: Listed[int]
+    stem: _Stem
+    stems: Listed[_Stem]
+    activations: Listed[Pluggable]
+    normalizations: Listed[Pluggable]
+    attentions: Listed[Pluggable]
+    shortcuts: Listed[layers.shortcuts.Shortcut | Pluggable]
+    preactivations: Listed[bool]
+    drop_path_rates: Listed[float]
+    l2: float
+    regularizers: Listed[float]
+    optimizer: _Optimizer
+    optimizers: Listed[_Optimizer]
+    learning_rate: float
+    learning_rates: Listed[float]
+    schedule: _Schedule
+    schedules: Listed[_Schedule]
+    batch_size: int | None
+    batch_sizes: Listed[int | None]
+    augmentation: str | keras.layers.Layer | None
+    augmentations: Listed[str | keras.layers.Layer | None]
+    label_smoothing: float
+    label_smoothings: Listed[float]
+
+
 class NetworkHyperModel(keras_tuner.HyperModel):
     """What the search spaces over networks share.
 
@@ -117,8 +173,13 @@ class NetworkHyperModel(keras_tuner.HyperModel):
     `activation`, `shortcut` and the like may be listed.
 
     Args:
-        input_shape: of one image, without the batch.
-        classes: number of classes.
+        input_shape: of one sample, without the batch; None for an open size.
+        classes: number of classes, labels or numbers to predict.
+        task: `"classification"` (class numbers or one-hot labels), `"binary"` (one sigmoid),
+            `"multilabel"` (a sigmoid for each label) or `"regression"`. It chooses the last
+            activation, the loss, the metrics and the attribute `objective`.
+        loss, metrics: for Keras's `compile`; by default those of the task.
+        classifier_activation: of the last layer; by default that of the task, None for none.
         max_params: most parameters of a candidate, None for no limit.
         max_macs: most multiply-accumulates of a candidate for one image, None for no limit.
         max_activation_memory: most bytes that the convolutions' and dense layers' outputs for
@@ -130,7 +191,7 @@ class NetworkHyperModel(keras_tuner.HyperModel):
             the others are one hyperparameter for all stages.
         stages: number of stages; all but the first halve the resolution.
         stems: `"small"` (one 3x3 convolution), `"large"` (7x7 with stride 2, then pooling), or
-            `"auto"`: large where the image has 64 pixels or more in every direction.
+            `"auto"`: large where no known size of the image is below 64.
         activations, normalizations, attentions, shortcuts, preactivations, drop_path_rates:
             options of the blocks.
         regularizers: strengths of the L2 penalty on every kernel; 0 for none.
@@ -146,21 +207,25 @@ class NetworkHyperModel(keras_tuner.HyperModel):
             `"shift_and_flip"`, None and Keras layers; for images alone.
         label_smoothings: shares of each label that are spread over all classes.
         **block_options: further options for all blocks, as in `create_model`, and `dtype`. With
-            a mixed precision the classifier's softmax is in float32.
+            a mixed precision the last activation is in float32.
+
+    Attributes:
+        objective: the `keras_tuner.Objective` that fits the task, for a tuner.
 
     The tuners of `keras_resblocks.tuner` only try candidates within the budget, and none that
     builds and trains the same network as another. With another tuner, `build` fails the trial
     of one above the budget (`keras_tuner.errors.FailedTrialError`).
 
     Raises:
-        ValueError: for an option out of its range, or if not even the smallest candidate is
-            within the budget; the message says what that one costs.
+        ValueError: for an option out of its range, a budget that needs a size where one is open,
+            or if not even the smallest candidate is within the budget; the message says what
+            that one costs.
     """
 
     default_shortcut = "projection"
 
     # What is listed where the caller says nothing.
-    defaults: typing.ClassVar = dict(
+    defaults: ClassVar[dict[str, Any]] = dict(
         depths=(1, 2, 3, 4),
         widths=(16, 32, 64),
         width_multipliers=2,
@@ -182,22 +247,39 @@ class NetworkHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        input_shape,
-        classes,
+        input_shape: Sequence[int | None],
+        classes: int,
         *,
-        max_params=None,
-        max_macs=None,
-        max_activation_memory=None,
-        stages=3,
-        per_stage=("depth",),
-        schedule_epochs=None,
-        name=None,
-        tunable=True,
-        **options,
-    ):
+        task: Literal["classification", "binary", "multilabel", "regression"] | None = None,
+        loss: Any = None,
+        metrics: Any = None,
+        classifier_activation: Pluggable = "auto",
+        max_params: int | None = None,
+        max_macs: int | None = None,
+        max_activation_memory: int | None = None,
+        stages: int = 3,
+        per_stage: _Stagewise | Sequence[_Stagewise] = ("depth",),
+        schedule_epochs: int | None = None,
+        name: str | None = None,
+        tunable: bool = True,
+        **options: "Unpack[SearchOptions]",
+    ) -> None:
         super().__init__(name=name, tunable=tunable)
         self.input_shape = tuple(input_shape)
-        self.classes = classes
+        self.classes = validation.positive_int("classes", classes)
+        if task is None and classes == 1:
+            raise ValueError(
+                '`task` must be given for one output, whose softmax is always 1: "binary", '
+                '"multilabel" or "regression". Received: classes=1, task=None'
+            )
+        self.task = validation.one_of("task", task or "classification", tuple(TASKS))
+        if task == "binary" and classes != 1:
+            raise ValueError(
+                f'`classes` must be 1 for `task="binary"`. Received: classes={classes!r}'
+            )
+        self.objective = objective_of(self.task)
+        self.loss, self.metrics = loss, metrics
+        self.classifier_activation = classifier_activation
         self.budget = Budget(max_params, max_macs, max_activation_memory)
         self.stages = validation.positive_int("stages", stages)
         self.per_stage = (per_stage,) if isinstance(per_stage, str) else tuple(per_stage)
@@ -222,9 +304,22 @@ class NetworkHyperModel(keras_tuner.HyperModel):
             if values is not None:
                 self.options[option] = values
         self.block_options = options
+        if None in self._spatial() and (max_macs or max_activation_memory):
+            raise ValueError(
+                "`max_macs` and `max_activation_memory` must be None for an open size, on which "
+                f"both depend. Received: input_shape={input_shape!r}, max_macs={max_macs!r}, "
+                f"max_activation_memory={max_activation_memory!r}"
+            )
+        if self.options["label_smoothing"].extremes != (0.0,) and (
+            loss is not None or TASKS[self.task].smoothed_loss is None
+        ):
+            raise ValueError(
+                "`label_smoothings` must be 0 with a `loss` of your own, and for regression. "
+                f"Received: {self.options['label_smoothing'].extremes}"
+            )
         self._check_budget()
 
-    def build(self, hp):
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model of a candidate."""
         excess = self.budget.excess(self.cost(hp), self._bytes_a_value())
         if excess:
@@ -234,36 +329,52 @@ class NetworkHyperModel(keras_tuner.HyperModel):
         self.compile(hp, model)
         return model
 
-    def network(self, hp):
+    def network(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The model of a candidate, not compiled."""
         spec, options = self.candidate(hp)
-        regularizer = {"kernel_regularizer": l2(self.choose(hp, "l2"))}
+        regularizer: dict[str, Any] = {"kernel_regularizer": l2(self.choose(hp, "l2"))}
         inputs = keras.Input(self.input_shape)
         x = recipes.augmented(inputs, self.choose(hp, "augmentation"), self._site())
         is_mixed = self._policy().compute_dtype != self._policy().variable_dtype
+        activation = self.classifier_activation
+        if activation == "auto":
+            activation = TASKS[self.task].activation
         outputs = create_model(
             spec,
             input_shape=self.input_shape,
             input_tensor=x,
             classes=self.classes,
-            classifier_activation=None if is_mixed else "softmax",
+            classifier_activation=None if is_mixed else activation,
             **{**regularizer, **options},
         ).output
         if is_mixed:
-            outputs = keras.layers.Activation("softmax", dtype="float32", name="softmax")(outputs)
+            last = keras.layers.Activation(activation, dtype="float32", name="output_activation")
+            outputs = last(outputs)
         return keras.Model(inputs, outputs)
 
-    def compile(self, hp, model):
+    def compile(self, hp: keras_tuner.HyperParameters, model: keras.Model) -> None:
         """Compiles the model; override it for another optimizer, loss or metrics."""
         model.compile(
             optimizer=recipes.optimizer_of(
                 self.choose(hp, "optimizer"), self.choose(hp, "learning_rate"), self._policy()
             ),
-            loss=recipes.loss_of(self.choose(hp, "label_smoothing")),
-            metrics=["accuracy"],
+            loss=self._loss(self.choose(hp, "label_smoothing")),
+            metrics=self._metrics(),
         )
 
-    def fit(self, hp, model, *args, callbacks=None, **kwargs):
+    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
+        """Declares what a candidate is chosen by, without building one."""
+        self._choose_training(hp)
+        self.candidate(hp)
+
+    def fit(
+        self,
+        hp: keras_tuner.HyperParameters,
+        model: keras.Model,
+        *args: Any,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Trains the model; override it for another way to train.
 
         Args:
@@ -278,42 +389,34 @@ class NetworkHyperModel(keras_tuner.HyperModel):
             epochs = self.schedule_epochs or longest
             rate = self.choose(hp, "learning_rate")
             callbacks.insert(0, recipes.schedule_of(schedule, rate, epochs))
-        if self.batch_size is not None:
-            kwargs.setdefault("batch_size", self.batch_size)
-        elif "batch_size" in self.options:
-            kwargs["batch_size"] = self.choose(hp, "batch_size")
-        batch_size = kwargs.get("batch_size") or 32  # as in `fit`
-        samples = _samples((*args, kwargs.get("x")))
-        if model.steps_per_execution == 1:
-            model.steps_per_execution = steps_per_execution(samples, batch_size)
-        validation_samples = _samples(kwargs.get("validation_data"))
-        if validation_samples is not None:
-            even = batches.even_batch_size(validation_samples, batch_size)
-            kwargs.setdefault("validation_batch_size", even)
-        build_training(model, args[1] if len(args) > 1 else kwargs.get("y"))
-        args, kwargs = batches.for_fit(args, kwargs, batch_size)
+        if "batch_size" in self.options:
+            _check_unbatched(args[0] if args else kwargs.get("x"))
+            if self.batch_size is None:
+                kwargs["batch_size"] = self.choose(hp, "batch_size")
+            else:
+                kwargs.setdefault("batch_size", self.batch_size)
         return super().fit(hp, model, *args, callbacks=callbacks, **kwargs)
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int | None:
         """The batch size, where it is fixed; None where it is searched or left out."""
         values = self.options.get("batch_size")
         return values.extremes[0] if values is not None and values.is_fixed else None
 
-    def candidate(self, hp):
+    def candidate(self, hp: keras_tuner.HyperParameters) -> tuple[NetworkSpec, dict[str, Any]]:
         """The spec and the block options that the hyperparameters stand for."""
         raise NotImplementedError
 
-    def choose(self, hp, option, name=None):
+    def choose(self, hp: keras_tuner.HyperParameters, option: str, name: str | None = None) -> Any:
         """The value of an option, searched as the hyperparameter `name`; None if left out."""
         return self.options[option].choose(hp, name or option) if option in self.options else None
 
-    def cost(self, hp):
+    def cost(self, hp: keras_tuner.HyperParameters) -> Cost:
         """The `Cost` of a candidate, without building it."""
         spec, options = self.candidate(hp)
         return cost(spec, input_shape=self.input_shape, classes=self.classes, **options)
 
-    def within_budget(self, values):
+    def within_budget(self, values: Mapping[str, Any]) -> bool:
         """Whether the candidate with these hyperparameter values can be built, within budget."""
         try:
             candidate_cost = self.cost(_parameters(values))
@@ -321,12 +424,29 @@ class NetworkHyperModel(keras_tuner.HyperModel):
             return False
         return not self.budget.excess(candidate_cost, self._bytes_a_value())
 
-    def identity(self, values):
-        """A text that is equal for two candidates which are the same network, trained alike."""
+    def identity(self, values: Mapping[str, Any]) -> str:
+        """A text that is equal for two candidates which are the same network, trained alike.
+
+        Hyperparameters that are none of ours, as a subclass may declare them, tell candidates
+        apart by their values.
+        """
         hp = _parameters(values)
         spec, options = self.candidate(hp)
         network = structure(spec, channels=self._channels(), **options)
-        return repr((network, self._choose_training(hp)))
+        own = {name for option in self.options for name in (option, *self._stage_names(option))}
+        others = sorted((name, value) for name, value in values.items() if name not in own)
+        return repr((network, self._choose_training(hp), others))
+
+    def _loss(self, label_smoothing):
+        if self.loss is not None:
+            return fresh(self.loss)
+        task = TASKS[self.task]
+        return task.smoothed_loss(label_smoothing) if label_smoothing else task.loss
+
+    def _metrics(self):
+        if self.metrics is not None:
+            return fresh(self.metrics)
+        return TASKS[self.task].metrics(self.classes)
 
     def _choose_training(self, hp):
         return {option: self.choose(hp, option) for option in _TRAINING}
@@ -363,15 +483,17 @@ class NetworkHyperModel(keras_tuner.HyperModel):
 
     def _names(self, option):
         """The hyperparameter of each stage: one for all, or one each."""
-        if option in self.per_stage:
-            return [f"{option}_{stage}" for stage in range(1, self.stages + 1)]
-        return [option] * self.stages
+        return self._stage_names(option) if option in self.per_stage else [option] * self.stages
+
+    def _stage_names(self, option):
+        return [f"{option}_{stage}" for stage in range(1, self.stages + 1)]
 
     def _choose_stem(self, hp, width):
         """The steps before the blocks."""
         stem = self.choose(hp, "stem")
         if stem == "auto":
-            stem = "small" if min(self._spatial()) < 64 else "large"
+            sizes = [size for size in self._spatial() if size is not None]
+            stem = "small" if min(sizes, default=64) < 64 else "large"
         return (Conv(width, 3),) if stem == "small" else (Conv(width, 7, 2), Pool("max", 3, 2))
 
     def _policy(self):
@@ -407,6 +529,7 @@ class NetworkHyperModel(keras_tuner.HyperModel):
             except ValueError as error:  # as groups that do not divide the filters
                 errors.append(error)
         if not candidates:
+            self._check_names()
             raise errors[0]
         excess = [self.budget.excess(cost, self._bytes_a_value()) for cost, _ in candidates]
         if all(excess):
@@ -418,6 +541,13 @@ class NetworkHyperModel(keras_tuner.HyperModel):
                 f"{least.activations} activations ({values}). Received: "
                 + ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(self.budget).items())
             )
+
+    def _check_names(self):
+        """Raises for an option that is neither of this class nor of any block."""
+        known = {"input_shape", *known_options(NetworkHyperModel), *self.defaults}
+        for block in BLOCKS.values():
+            known.update(known_options(block))
+        validation.known_arguments(type(self).__name__, self.block_options, known)
 
     def _smallest_of_each_kind(self):
         """The values of the smallest candidates: numbers at their least, words in all ways."""
@@ -461,14 +591,14 @@ class ResNetHyperModel(NetworkHyperModel):
     >>> tuner.search(x, y, epochs=20, validation_data=(x_val, y_val))
     """
 
-    defaults: typing.ClassVar = {
+    defaults: ClassVar[dict[str, Any]] = {
         **NetworkHyperModel.defaults,
         "blocks": ("residual", "bottleneck"),
         "expansions": None,
         "groups": None,
     }
 
-    def candidate(self, hp):
+    def candidate(self, hp: keras_tuner.HyperParameters) -> tuple[NetworkSpec, dict[str, Any]]:
         block = self.choose(hp, "block")
         widths = self._choose_widths(hp)
         spec = ResNetSpec(
@@ -484,41 +614,6 @@ class ResNetHyperModel(NetworkHyperModel):
             if block == "bottleneck":
                 options["expansion"] = expansion
         return spec, options
-
-    def is_deeper(self, values, others):
-        """Whether the candidate of `values` is that of `others` with further blocks."""
-        (spec, options), (other, other_options) = (
-            self.candidate(_parameters(v)) for v in (values, others)
-        )
-        is_deeper = spec.depths != other.depths and all(
-            depth >= less for depth, less in zip(spec.depths, other.depths)
-        )
-        is_alike = dataclasses.replace(spec, depths=other.depths) == other
-        return is_deeper and is_alike and options == other_options
-
-    def check_growth(self):
-        """Checks that further blocks start as the identity (He et al. 2016b, section 2).
-
-        Raises:
-            ValueError: where they do not: after the sum of a post-activation block comes an
-                activation that changes its own output, the shortcut has weights, or the branch
-                does not start as zero.
-        """
-        for values in self._smallest_of_each_kind():
-            spec, options = self.candidate(_parameters(values))
-            spec = dataclasses.replace(spec, depths=tuple(depth + 1 for depth in spec.depths))
-            _, parts = structure(spec, channels=self._channels(), **options)
-            plan, _ = parts[-1]
-            starts_as_zero = all(
-                step.zero_init for step in plan.branch[-1:] if isinstance(step, Conv)
-            )
-            if plan.shortcut or not starts_as_zero or not _is_idempotent(plan.exit, self._site()):
-                raise ValueError(
-                    "`warm_start=True` needs blocks that start as the identity: "
-                    "`zero_init_residual=True`, a shortcut without weights, and an activation "
-                    "that leaves its own output as it is, as ReLU does and ELU does not, or "
-                    f"pre-activation. Received: { ({**values, **options}) }"
-                )
 
 
 class InceptionHyperModel(NetworkHyperModel):
@@ -544,14 +639,14 @@ class InceptionHyperModel(NetworkHyperModel):
 
     default_shortcut = None
 
-    defaults: typing.ClassVar = {
+    defaults: ClassVar[dict[str, Any]] = {
         **NetworkHyperModel.defaults,
         "widths": (32, 64, 128),
         "depths": (1, 2, 3),
         "kinds": ("v1", "v2"),
     }
 
-    def candidate(self, hp):
+    def candidate(self, hp: keras_tuner.HyperParameters) -> tuple[NetworkSpec, dict[str, Any]]:
         branches = _INCEPTION_BRANCHES[self.choose(hp, "kind")]
         depths, widths = self._choose_depths(hp), self._choose_widths(hp, multiple=16)
         stages = [(branches(width // 16),) * depth for depth, width in zip(depths, widths)]
@@ -560,20 +655,13 @@ class InceptionHyperModel(NetworkHyperModel):
         return spec, self._choose_blocks(hp)
 
 
-def _samples(data):
-    """The number of samples in a tuple that begins with an array; None for anything else."""
-    is_of_arrays = isinstance(data, (tuple, list)) and hasattr(data[0], "shape")
-    return data[0].shape[0] if is_of_arrays else None
-
-
-def _is_idempotent(activation, site):
-    """Whether an activation does nothing to its own output."""
-    if activation is None:
-        return True
-    layer = activation.make(site, "tried")
-    once = layer(keras.ops.reshape(keras.ops.linspace(-8.0, 8.0, 65), (1, -1)))
-    difference = keras.ops.max(keras.ops.abs(layer(once) - once))
-    return not layer.weights and float(difference) < 1e-6
+def _check_unbatched(data):
+    """Raises for data that comes in batches: `fit` takes no other batch size for it."""
+    if not hasattr(data, "shape") and not isinstance(data, (list, tuple, dict)):
+        raise keras_tuner.errors.FatalValueError(
+            "`batch_sizes` must be left out where the data is batched already. Received: data of "
+            f"type {type(data).__name__}"
+        )
 
 
 def _parameters(values):

@@ -1,12 +1,22 @@
 """Parts of a search space, for a `keras_tuner.HyperModel` of one's own."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import keras
+import keras_tuner
 
 from keras_resblocks import validation
 from keras_resblocks.models.specs import BLOCKS
+from keras_resblocks.types import BlockOptions, Size, Tensor, Unpack
 
 
-def hp_activation(hp, values=("relu", "elu", "gelu", "silu"), *, name="activation"):
+def hp_activation(
+    hp: keras_tuner.HyperParameters,
+    values: Sequence[str] = ("relu", "elu", "gelu", "silu"),
+    *,
+    name: str = "activation",
+) -> str:
     """An activation by its name, for the blocks and for any Keras layer.
 
     Args:
@@ -17,7 +27,12 @@ def hp_activation(hp, values=("relu", "elu", "gelu", "silu"), *, name="activatio
     return hp.Choice(name, list(values))
 
 
-def hp_regularizer(hp, values=(0.0, 1e-5, 1e-4, 1e-3), *, name="l2"):
+def hp_regularizer(
+    hp: keras_tuner.HyperParameters,
+    values: Sequence[float] = (0.0, 1e-5, 1e-4, 1e-3),
+    *,
+    name: str = "l2",
+) -> keras.regularizers.Regularizer | None:
     """An L2 penalty of a searched strength; None for 0.
 
     Args:
@@ -36,16 +51,16 @@ def l2(strength):
 
 
 def hp_residual_stage(
-    hp,
-    x,
-    name,
+    hp: keras_tuner.HyperParameters,
+    x: Tensor,
+    name: str,
     *,
-    depths=(1, 2, 3),
-    widths=(16, 32, 64),
-    blocks=("residual", "bottleneck"),
-    strides=1,
-    **block_options,
-):
+    depths: Sequence[int] = (1, 2, 3),
+    widths: Sequence[int] = (16, 32, 64),
+    blocks: Sequence[Literal["residual", "bottleneck"]] = ("residual", "bottleneck"),
+    strides: Size = 1,
+    **block_options: "Unpack[BlockOptions]",
+) -> Tensor:
     """Residual blocks of searched kind, number and width on a tensor.
 
     Args:

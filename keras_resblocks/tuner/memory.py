@@ -1,72 +1,39 @@
-"""Memory: what its lack looks like on each backend, and how to give it back."""
+"""Memory: how each backend says that it ran out, and how to give it back after a trial."""
 
-import contextlib
-import gc
-import traceback
+import re
 
 import keras
-import keras_tuner
 
-# Of TensorFlow and of PyTorch; JAX says it in the message of a general error.
-_NAMES = {"ResourceExhaustedError", "OutOfMemoryError", "MemoryError", "OutOfMemoryTrialError"}
-_WORDS = (
-    *("RESOURCE_EXHAUSTED", "out of memory", "not enough memory", "can't allocate memory"),
-    "STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
+# The exceptions of TensorFlow, PyTorch and Python; JAX says it in the message of a general one.
+_SHORTAGE = re.compile(
+    r"\b(ResourceExhaustedError|OutOfMemoryError|MemoryError)\b"
+    r"|RESOURCE_EXHAUSTED|out of memory|not enough memory|can't allocate memory"
+    r"|STATUS_ALLOC_FAILED"  # of cuBLAS and cuDNN
 )
 
 
-class OutOfMemoryTrialError(keras_tuner.errors.FailedTrialError):
-    """The trial needed more memory than there is."""
-
-
 def is_out_of_memory(error):
-    """Whether an exception, or the message of one, says that memory ran out."""
+    """Whether an exception, or a traceback as text, says that memory ran out."""
     if isinstance(error, str):
-        return any(word in error for word in (*_NAMES, *_WORDS))
-    names = {parent.__name__ for parent in type(error).__mro__}
-    return bool(names & _NAMES) or is_out_of_memory(str(error))
+        return bool(_SHORTAGE.search(error))
+    names = " ".join(parent.__name__ for parent in type(error).__mro__)
+    return bool(_SHORTAGE.search(f"{names}: {error}"))
 
 
-@contextlib.contextmanager
-def released():
-    """Gives back, at its end, what the models made within it hold.
+def held():
+    """What TensorFlow holds for good at this moment, for `release`."""
+    return set(_function_gradients())
 
-    Raises:
-        OutOfMemoryTrialError: for any error within that says that memory ran out.
+
+def release(known):
+    """Drops what TensorFlow would hold for good of the models trained since `held()`.
+
+    Args:
+        known: what `held` returned.
     """
-    known, shortage = set(_function_gradients()), None
-    try:
-        yield
-    except Exception as error:
-        traceback.clear_frames(error.__traceback__)  # whose variables hold the model
-        if not is_out_of_memory(error):
-            raise
-        shortage = f"Out of memory: {error}"
-    finally:
-        gradients = _function_gradients()
-        for name in set(gradients) - known:
-            del gradients[name]
-        keras.utils.clear_session(free_memory=False)
-        gc.collect()
-    if shortage:
-        raise OutOfMemoryTrialError(shortage)
-
-
-@contextlib.contextmanager
-def quickly_collected():
-    """Spares the garbage collector what was there before: the libraries, some 0.2 s each time.
-
-    Where the caller has frozen that already, it stays so.
-    """
-    gc.collect()
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+    gradients = _function_gradients()
+    for name in set(gradients) - known:
+        del gradients[name]
 
 
 def _function_gradients():

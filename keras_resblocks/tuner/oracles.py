@@ -1,134 +1,106 @@
-"""KerasTuner's oracles, kept within a budget and able to take up a search that was killed."""
+"""KerasTuner's oracles, kept within a budget, without repeats, and able to outlive a kill.
 
-import json
+KerasTuner has no public hook for any of this, so some of its private methods are overridden, as
+they are in 1.4.7 and 1.4.8:
+
+- `_duplicate` and `_compute_values_hash` say which candidates are rejected and which are equal.
+- `_save_trial` writes in place (keras_tuner/src/utils.py, `save_json`): a kill leaves half a file.
+- `reload` runs every trial again that was under way, also one that had just ended.
+- `_check_consecutive_failures` ends a search.
+- A grid's place, and a Gaussian process' random numbers, are not in the state.
+"""
+
+import functools
 import pathlib
 
 import keras_tuner
 import numpy as np
 
-from keras_resblocks.tuner import storage
+from keras_resblocks import json_files
 from keras_resblocks.tuner.memory import is_out_of_memory
-from keras_resblocks.tuner.workers import LeasedOracle
 
 _ENDED = ("COMPLETED", "INVALID", "FAILED")
+_INTERNAL = "tuner/"  # the values that Hyperband adds to a trial
 
 
-class _BudgetOracle:
-    """Mixed into an oracle: draws again until a candidate is within the budget, and new."""
+class SearchOracle(keras_tuner.Oracle):
+    """Mixed into an oracle: what the four have in common.
 
-    # A budget may leave little of a space, and a draw costs less than a millisecond.
+    Attributes:
+        candidates: the hypermodel, if it has `within_budget(values)` and `identity(values)`.
+    """
+
+    candidates = None
+    # A budget may leave little of a space, and a draw takes about a millisecond.
     max_draws = 1000
 
-    identity = None
-    _cost = None
-    _waiting = ()
+    def get_best_trials(self, num_trials=1):
+        """As KerasTuner's; of equal scores the trial with the fewest parameters is better."""
+        sign = -1 if self.objective.direction == "max" else 1
 
-    @staticmethod
-    def within_budget(values):
-        return True
+        def rank(trial):
+            if trial.status != "COMPLETED" or np.isnan(trial.score):
+                return np.inf, np.inf
+            return sign * trial.score, self._params(trial.trial_id)
 
-    def search_in(self, hypermodel, small_first=False):
-        """Sets where to draw from.
+        return sorted(super().get_best_trials(len(self.trials)), key=rank)[:num_trials]
 
-        Args:
-            hypermodel: may have `within_budget(values)`, `identity(values)` and `cost(hp)`.
-            small_first: whether to draw some at a time and begin with the smallest.
-        """
-        if small_first and not hasattr(hypermodel, "cost"):
-            raise ValueError(
-                "`small_first=True` needs a hypermodel with `cost(hp)`, as `ResNetHyperModel` "
-                f"has. Received: {hypermodel!r}"
-            )
-        for name in ("within_budget", "identity"):
-            if hasattr(hypermodel, name):
-                setattr(self, name, getattr(hypermodel, name))
-        self._cost = hypermodel.cost if small_first else None
-        self._waiting = []  # drawn, and not yet issued
-        self._identities = {}
+    @functools.cache  # noqa: B019 (an oracle lives as long as its search)
+    def _params(self, trial_id):
+        record = json_files.read(pathlib.Path(self._get_trial_dir(trial_id)) / "record.json")
+        params = record and record["cost"].get("params")
+        return np.inf if params is None else params
 
-    def _random_values(self):
-        # All the oracles draw their random candidates here, and only here.
-        if self._cost is None:
-            return self._draw()
-        if not self._waiting:
-            self._waiting = []
-            while len(self._waiting) < max(1, self._draws_at_once()) and (values := self._draw()):
-                self._waiting.append(values)
-            self._waiting.sort(key=self._params)
-        return self._waiting.pop(0) if self._waiting else None
+    def search_in(self, hypermodel):
+        """Draws only candidates of a hypermodel that are within its budget."""
+        if hasattr(hypermodel, "within_budget") and hasattr(hypermodel, "identity"):
+            self.candidates = hypermodel
+            self._max_collisions = self.max_draws
 
-    def _draw(self):
-        for _ in range(self.max_draws):
-            values = super()._random_values()
-            if values is None or (self.within_budget(values) and self._is_new(values)):
-                return values
-        return None
+    def _duplicate(self, values):
+        if self.candidates and not self.candidates.within_budget(_own(values)):
+            return True
+        return super()._duplicate(values)
 
-    def _is_candidate(self, values):
-        is_tried = self._duplicate(values)
-        return not is_tried and self.within_budget(values) and self._is_new(values)
-
-    def _is_new(self, values):
-        """Whether no trial is the same network, trained alike: the values may yet differ."""
-        issued = (trial.hyperparameters.values for trial in self.trials.values())
-        known = {self._identity_of(others) for others in (*issued, *self._waiting)}
-        return self._identity_of(values) not in known
-
-    def _identity_of(self, values):
-        text = json.dumps(values, sort_keys=True, default=float)
-        if self.identity is None:
-            return text
-        if text not in self._identities:
-            self._identities[text] = self.identity(values)
-        return self._identities[text]
-
-    def _params(self, values):
-        hp = keras_tuner.HyperParameters()
-        hp.values = values
-        return self._cost(hp).params
-
-    def _draws_at_once(self):
-        """How many candidates there are to begin with the smallest of."""
-        return self.max_trials - len(self.trials)
+    def _compute_values_hash(self, values):
+        if self.candidates:
+            internal = {k: value for k, value in values.items() if k.startswith(_INTERNAL)}
+            values = {**internal, "identity": self.candidates.identity(_own(values))}
+        return super()._compute_values_hash(values)
 
     def total_trials(self):
         """The number of trials that the search runs at most; None if there is no telling."""
         return self.max_trials
 
     def unfinished(self):
-        """The trials that ended, but from which others may yet go on."""
+        """The ended trials from which others may yet go on."""
         return ()
 
-    def get_state(self):
-        return {**super().get_state(), "waiting": list(self._waiting)}
-
-    def set_state(self, state):
-        super().set_state(state)
-        self._waiting = state.get("waiting", [])
-
-
-class _DurableOracle:
-    """Mixed into an oracle: its state outlives a kill at any moment."""
-
     def save(self):
-        storage.write_json(self._get_oracle_fname(), self.get_state())
+        json_files.write(self._get_oracle_fname(), self.get_state())
 
     def _save_trial(self, trial):
         path = pathlib.Path(self._get_trial_dir(trial.trial_id)) / "trial.json"
-        storage.write_json(path, trial.get_state())
+        json_files.write(path, trial.get_state())
 
     def reload(self):
-        super().reload()
-        # Killed between the files of a new trial: it was never announced, and is drawn again.
+        try:
+            super().reload()
+        except ValueError as error:
+            raise ValueError(
+                f"The state of the search in {self._project_dir!r} is damaged ({error}). Put "
+                "copies of `oracle.json` and `trial_*/trial.json` in their place, or begin another "
+                "search with `project_name` or `overwrite=True`."
+            ) from error
+        # A trial killed between its two files was never announced, and is drawn again.
         self.trials = {key: self.trials[key] for key in self.start_order}
-        # The trials that were under way wait to be run again, except for those that had ended.
         for trial_id in [*self._retry_queue]:
             trial = self.trials[trial_id]
             if trial.metrics.exists(self.objective.name):
                 trial.status = "COMPLETED"
             if trial.status in _ENDED:
                 self._retry_queue.remove(trial_id)
-                if trial_id not in self.end_order:  # else it had been written down as well
+                if trial_id not in self.end_order:
                     self._end_quietly(trial)
 
     def _end_quietly(self, trial):
@@ -148,56 +120,62 @@ class _DurableOracle:
             self.end_order = end_order
 
 
-class RandomSearchOracle(
-    _BudgetOracle, LeasedOracle, _DurableOracle, keras_tuner.oracles.RandomSearchOracle
-):
+def _own(values):
+    """The values that a hypermodel knows."""
+    return {name: value for name, value in values.items() if not name.startswith(_INTERNAL)}
+
+
+class RandomSearchOracle(SearchOracle, keras_tuner.oracles.RandomSearchOracle):
     """Draws at random."""
 
 
-class GridSearchOracle(
-    _BudgetOracle, LeasedOracle, _DurableOracle, keras_tuner.oracles.GridSearchOracle
-):
+class GridSearchOracle(SearchOracle, keras_tuner.oracles.GridSearchOracle):
     """Walks through all candidates within the budget, each once."""
-
-    def search_in(self, hypermodel, small_first=False):
-        if small_first:
-            raise ValueError(
-                "`small_first` must be False for a grid, which is walked through in its own "
-                "order. Received: small_first=True"
-            )
-        super().search_in(hypermodel)
-
-    def populate_space(self, trial_id):
-        values = self._next_values()
-        if values is not None:
-            return {"status": "RUNNING", "values": values}
-        return {"status": "IDLE" if self.ongoing_trials else "STOPPED", "values": None}
-
-    def _next_values(self):
-        """What follows the last trial: KerasTuner's own place in the grid is not on disk."""
-        if self.start_order:
-            last = self.trials[self.start_order[-1]]
-            values = self._get_next_combination(last.hyperparameters.values)
-        else:
-            space = self.get_space()
-            values = {hp.name: hp.default for hp in space.space if space.is_active(hp)}
-        while values is not None and not self._is_candidate(values):
-            values = self._get_next_combination(values)
-        return values
-
-
-class HyperbandOracle(
-    _BudgetOracle, LeasedOracle, _DurableOracle, keras_tuner.oracles.HyperbandOracle
-):
-    """Gives many candidates a few epochs, and the best of them more.
-
-    Its trials hold as `tuner/max_epochs` the number of epochs of the longest.
-    """
 
     def populate_space(self, trial_id):
         proposal = super().populate_space(trial_id)
-        if proposal.get("values"):
-            proposal["values"]["tuner/max_epochs"] = self.max_epochs
+        # KerasTuner begins with the defaults, whatever they are.
+        if proposal.get("values") and self.candidates and self._duplicate(proposal["values"]):
+            proposal["values"] = self._get_next_combination(proposal["values"])
+            if proposal["values"] is None:
+                proposal["status"] = "STOPPED"
+        return proposal
+
+    def _get_next_combination(self, values):
+        values = super()._get_next_combination(values)
+        while values is not None and self.candidates and self._duplicate(values):
+            values = super()._get_next_combination(values)
+        return values
+
+    def reload(self):
+        super().reload()
+        walked = sorted(self.start_order, key=functools.cmp_to_key(self._compare_trials))
+        for previous, trial_id in zip([None, *walked], walked):
+            self._ordered_ids.insert(trial_id, previous)
+        self._populate_next = walked
+
+    def _compare_trials(self, a, b):
+        return self._compare(*(self.trials[key].hyperparameters.values for key in (a, b)))
+
+
+class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
+    """Gives many candidates a few epochs, and the best of them more.
+
+    Trials of a hypermodel with a learning rate schedule hold the number of epochs of the longest
+    as `tuner/max_epochs`.
+    """
+
+    longest = None
+
+    def search_in(self, hypermodel):
+        super().search_in(hypermodel)
+        if hasattr(hypermodel, "schedule_epochs"):
+            self.longest = self.max_epochs
+
+    def populate_space(self, trial_id):
+        proposal = super().populate_space(trial_id)
+        if proposal.get("values") and self.longest:
+            proposal["values"][f"{_INTERNAL}max_epochs"] = self.longest
         return proposal
 
     def unfinished(self):
@@ -206,12 +184,8 @@ class HyperbandOracle(
         return {info["id"] for round_ in rounds for info in round_}
 
     def _compute_values_hash(self, values):
-        others = {key: value for key, value in values.items() if key != "tuner/max_epochs"}
+        others = {k: value for k, value in values.items() if k != f"{_INTERNAL}max_epochs"}
         return super()._compute_values_hash(others)
-
-    def _draws_at_once(self):
-        bracket = self._brackets[-1]
-        return self._get_size(bracket["bracket_num"], 0) - len(bracket["rounds"][0])
 
     def total_trials(self):
         if self.hyperband_iterations == float("inf"):
@@ -223,22 +197,24 @@ class HyperbandOracle(
         )
 
 
-class BayesianOptimizationOracle(
-    _BudgetOracle, LeasedOracle, _DurableOracle, keras_tuner.oracles.BayesianOptimizationOracle
-):
+class BayesianOptimizationOracle(SearchOracle, keras_tuner.oracles.BayesianOptimizationOracle):
     """Draws where a model of the scores expects most."""
 
     def populate_space(self, trial_id):
-        # Where the search for the best expectation begins; KerasTuner's own is not on disk.
-        self._random_state = np.random.RandomState(self.seed + len(self.trials))
         proposal = super().populate_space(trial_id)
         values = proposal["values"]
-        if values is None or self._is_candidate(values):
+        if values is None or not self._duplicate(values):
             return proposal
         # The model of the scores knows nothing of the budget, nor that a value is no news the
         # second time, and would propose the same again.
         return self._random_populate_space()
 
-    def _draws_at_once(self):
-        initial = self.num_initial_points or 3 * max(1, len(self.get_space().space))
-        return initial - len(self.trials)
+    def get_state(self):
+        kind, keys, *rest = self._random_state.get_state()
+        return {**super().get_state(), "random_state": [kind, keys.tolist(), *rest]}
+
+    def set_state(self, state):
+        super().set_state(state)
+        if "random_state" in state:  # not in a project of KerasTuner
+            self._random_state = np.random.RandomState()
+            self._random_state.set_state(state["random_state"])

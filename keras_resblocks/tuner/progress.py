@@ -1,32 +1,36 @@
-"""How far a search is: a line for each trial, and a live one on a terminal."""
+"""How far a search is: a line for each trial, and live ones on a terminal."""
 
 import time
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.spinner import Spinner
+from rich.text import Text
+
+from keras_resblocks.tuner.reports.tables import format_value
 
 
 class Progress:
-    """Says how far a search is: trial i of N, its epoch, the best so far and the time left.
+    """Says how far a search is: the trial and its epoch, the best so far and the time left.
 
-    Each trial leaves a line. On a terminal another one follows the epochs of the trial that is
-    under way. A context manager: outside of it there is no live line.
+    Each trial leaves a line, of less than 80 characters. On a terminal two others follow the
+    epochs of the trial that is under way, with its hyperparameters. A context manager: outside of
+    it there is no live line.
 
     Args:
         oracle: the oracle of the search, which knows its trials.
 
     Attributes:
         verbose: whether to say anything.
-        epochs: of the trial that is under way.
+        epochs: of the trial that is under way, None if not known.
     """
 
     def __init__(self, oracle):
         self.oracle = oracle
         self.verbose = 1
-        self.epochs = 1
+        self.epochs = None
         self._durations = []
-        self._began = {}  # by trial: a chief has several under way
+        self._began = None
         self._live = None
 
     def __enter__(self):
@@ -43,19 +47,19 @@ class Progress:
 
     def on_trial_begin(self, trial):
         """Starts the clock of a trial."""
-        self._began[trial.trial_id] = time.monotonic()
+        self._began = time.monotonic()
         self._show(trial, ["begins"])
 
     def on_epoch_end(self, trial, epoch, logs):
         """Shows the epoch of a trial that is over, counted from 0, and its metrics."""
         name = self.oracle.objective.name
         score = [f"{name} {logs[name]:.4f}"] if name in logs else []
-        self._show(trial, [f"epoch {epoch + 1} of {self.epochs}", *score])
+        of_all = f" of {self.epochs}" if self.epochs else ""
+        self._show(trial, [f"epoch {epoch + 1}{of_all}", *score])
 
     def on_trial_end(self, trial):
         """Prints the line of a trial."""
-        now = time.monotonic()
-        self._durations.append(now - self._began.pop(trial.trial_id, now))
+        self._durations.append(time.monotonic() - self._began)
         if self.verbose:
             print(self.line(trial), flush=True)
 
@@ -65,21 +69,21 @@ class Progress:
 
     def _show(self, trial, parts):
         if self._live is not None:
-            self._live.update(Spinner("dots", self._joined(trial, parts)), refresh=True)
+            values = trial.hyperparameters.values.items()
+            candidate = ", ".join(f"{k} {format_value(v)}" for k, v in values if "/" not in k)
+            line, below = (
+                Text(text, no_wrap=True, overflow="ellipsis")
+                for text in (self._joined(trial, parts), f"  {candidate}")
+            )
+            self._live.update(Group(Spinner("dots", line), below), refresh=True)
 
     def _joined(self, trial, parts):
-        number, total = self._number(trial), self.oracle.total_trials()
-        remaining = total and total - len(self.oracle.end_order)
-        of_total = f" of {total}" if total else ""
-        parts = [f"trial {number:>2}{of_total}", *parts, self._best()]
-        if remaining and self._durations:
+        over, total = len(self.oracle.end_order), self.oracle.total_trials()
+        count = f"{over}/{total}" if total else f"{over} over"
+        if total and total > over and self._durations:
             mean = sum(self._durations) / len(self._durations)
-            workers = max(1, len(self.oracle.tuner_ids))
-            parts.append(f"about {_duration(mean * remaining / workers)} left")
-        return " | ".join(parts)
-
-    def _number(self, trial):
-        return self.oracle.start_order.index(trial.trial_id) + 1
+            count += f", {_duration(mean * (total - over))} left"
+        return " | ".join([f"trial {trial.trial_id}", *parts, self._best(), count])
 
     def _result(self, trial):
         took = _duration(self._durations[-1])
@@ -94,12 +98,10 @@ class Progress:
         best = next(iter(self.oracle.get_best_trials(1)), None)
         if best is None or best.score is None:
             return "no best yet"
-        return f"best {best.score:.4f} (trial {self._number(best)})"
+        return f"best {best.score:.4f} ({best.trial_id})"
 
 
 def _duration(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+    units = {"s": 1, "min": 60, "h": 3600}
+    unit = next((unit for unit, one in units.items() if seconds < 99.5 * one), "h")
+    return f"{seconds / units[unit]:.{int(unit == 'h')}f} {unit}"

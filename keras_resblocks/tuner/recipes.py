@@ -7,11 +7,7 @@ import keras
 
 from keras_resblocks import validation
 from keras_resblocks.layers import templates
-from keras_resblocks.training import (
-    PackedOptimizer,
-    RandomShift,
-    SmoothedSparseCategoricalCrossentropy,
-)
+from keras_resblocks.training import PackedOptimizer, RandomShift
 
 # Further arguments of the optimizers beside the learning rate.
 OPTIMIZERS = {
@@ -79,13 +75,6 @@ def optimizer_of(name, learning_rate, dtype):
     if keras.dtype_policies.get(dtype).name == "mixed_float16":  # whose gradients vanish
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
-
-
-def loss_of(label_smoothing):
-    """The cross-entropy of class numbers."""
-    if label_smoothing:
-        return SmoothedSparseCategoricalCrossentropy(label_smoothing)
-    return "sparse_categorical_crossentropy"
 
 
 def schedule_of(name, learning_rate, epochs):

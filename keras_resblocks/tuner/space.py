@@ -2,6 +2,10 @@
 
 import dataclasses
 import numbers
+import warnings
+from typing import Literal
+
+import keras_tuner
 
 from keras_resblocks import validation
 
@@ -25,9 +29,9 @@ class Range:
     low: float
     high: float
     step: float | None = None
-    sampling: str = "linear"
+    sampling: Literal["linear", "log", "reverse_log"] = "linear"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validation.finite_number("low", self.low)
         validation.finite_number("high", self.high)
         if self.low >= self.high:
@@ -41,11 +45,11 @@ class Range:
     is_fixed = False
 
     @property
-    def extremes(self):
+    def extremes(self) -> tuple[float, float]:
         """What the hyperparameter of the cheapest and the dearest candidates may show."""
         return (self.low, self.high)
 
-    def choose(self, hp, name):
+    def choose(self, hp: keras_tuner.HyperParameters, name: str) -> float:
         """The value that the hyperparameter of this name has."""
         options = {"step": self.step, "sampling": self.sampling}
         if isinstance(self.low, numbers.Integral) and isinstance(self.high, numbers.Integral):
@@ -74,7 +78,15 @@ class Choices:
         if self.is_fixed:
             return next(iter(self.labels.values()))
         label = hp.Choice(name, list(self.labels))
-        return self.labels.get(label, label)  # a tuner may set a number of its own
+        if label is None:  # in a scope that is not active
+            return None
+        if label in self.labels:
+            return self.labels[label]
+        known = f"`{name}` must be one of {list(self.labels)}. Received: {name}={label!r}"
+        if not isinstance(label, numbers.Real):
+            raise ValueError(known)
+        warnings.warn(f"{known}, which is taken as it is", stacklevel=2)  # a tuner's own range
+        return label
 
 
 def read(argument, values, check):

@@ -11,6 +11,7 @@ from helpers import random_array, randomize, snapshot, to_numpy
 import keras_resblocks as kr
 from keras_resblocks.checkpoints import loading
 from keras_resblocks.layers import Conv, Pool
+from keras_resblocks.models import AuxHead
 
 STEM = (Conv(6, 7, 2), Pool("max", 3, 2))
 CLASSES = 5
@@ -291,7 +292,7 @@ def test_a_file_without_a_classifier_does_not_fit_a_model_that_has_one(tmp_path)
 @pytest.mark.parametrize("channels", [1, 4])
 def test_the_first_kernel_is_fitted_to_the_channels(channels, tmp_path):
     layers, values = published(layers_v1((1, 2)))
-    path = write(tmp_path / "resnet.h5", layers)
+    path = write(tmp_path / "resnet.H5", layers)
     model = create(resnet_v1(), weights=path, input_shape=(32, 32, channels))
     rgb = values.pop("stem_conv1/conv/kernel")
     if channels == 1:
@@ -441,6 +442,7 @@ def assert_refused(model, load, parts):
     with pytest.raises(ValueError, match=r"(?s)`weights`.*Received: ") as raised:
         load(model)
     message = str(raised.value)
+    assert len(message) < 2000
     assert [part for part in parts if part not in message] == [], message
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(to_numpy(weight), value, err_msg=weight.path)
@@ -655,6 +657,106 @@ OWN = {
 
 def load_own(path):
     return lambda model: loading.load_weights(model, path, None, new_head=False)
+
+
+def save(model, path):
+    if path.name.lower().endswith("weights.h5"):
+        model.save_weights(path.with_name("model.weights.h5"))
+        return path.with_name("model.weights.h5").rename(path)
+    model.save(path.with_suffix(".keras"))
+    return path.with_suffix(".keras").rename(path)
+
+
+FILES = ["model.weights.h5", "model.keras", "MODEL.Weights.H5", "model.KERAS"]
+# What the model has that the file has not.
+CHANGES = {
+    "classes": {"classes": 7},
+    "one channel": {"input_shape": (16, 16, 1)},
+    "channels": {"input_shape": (16, 16, 13)},
+    "no top": {"include_top": False},
+    "pooled": {"include_top": False, "pooling": "avg"},
+    "classes and channels": {"classes": 9, "input_shape": (16, 16, 2)},
+}
+
+
+def changed_values(values, change):
+    """The values of a model that differs from that of the file, ones in a new head."""
+    values, kernel = dict(values), "stem_conv1/conv/kernel"
+    if "input_shape" in change:
+        channels = change["input_shape"][-1]
+        repeated = np.take(values[kernel], np.arange(channels) % 3, axis=2) * (3 / channels)
+        summed = values[kernel].sum(axis=2, keepdims=True)
+        values[kernel] = summed if channels == 1 else repeated
+    if "classes" in change:
+        features = values["head/kernel"].shape[0]
+        values["head/kernel"] = np.ones((features, change["classes"]))
+        values["head/bias"] = np.zeros(change["classes"])
+    if "include_top" in change:
+        values = {path: value for path, value in values.items() if not path.startswith("head/")}
+    return values
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_our_own_file_fits_other_classes_and_channels(file, tmp_path):
+    model = randomize(create(TINY))
+    path = save(model, tmp_path / file)
+    content = path.read_bytes()
+    for change in CHANGES.values() if file in FILES[:2] else [{}, {"classes": 7}]:
+        loaded = by_path(create(TINY, weights=path, kernel_initializer="ones", **change))
+        expected = changed_values(by_path(model), change)
+        assert {*loaded} == {*expected}
+        for name, value in expected.items():
+            np.testing.assert_allclose(loaded[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert path.read_bytes() == content
+
+
+AUX = kr.InceptionSpec(
+    ((BRANCHES,),),
+    stem=(Conv(4, 3, 2),),
+    input_shape=(32, 32, 3),
+    classes=CLASSES,
+    aux_heads=(AuxHead("stage1_block1", Pool("avg", 5, 3, padding="valid")),),
+)
+
+
+@pytest.mark.parametrize("change", [{}, {"include_top": False}])
+def test_a_saved_model_with_auxiliary_classifiers_fits_one_without(change, tmp_path):
+    model = randomize(create(AUX, aux_heads=True))
+    loaded = by_path(create(AUX, weights=save(model, tmp_path / "model.keras"), **change))
+    assert loaded
+    for name, value in loaded.items():
+        np.testing.assert_array_equal(value, by_path(model)[name], err_msg=name)
+
+
+@pytest.mark.parametrize("file", FILES[:2])
+def test_our_own_file_without_a_classifier_leaves_a_new_head(file, tmp_path):
+    model = randomize(create(TINY, include_top=False, input_shape=(16, 16, 13)))
+    path = save(model, tmp_path / file)
+    with pytest.raises(ValueError, match=r"2 missing \("):
+        create(TINY, weights=path)
+    loaded = by_path(create(TINY, weights=path, classes=7))
+    assert loaded.pop("head/kernel").shape == (8, 7)
+    np.testing.assert_allclose(
+        loaded["stem_conv1/conv/kernel"],
+        by_path(model)["stem_conv1/conv/kernel"][:, :, :3] * np.float32(13 / 3),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("file", FILES[:2])
+def test_other_classes_do_not_excuse_another_backbone_in_our_own_file(file, tmp_path):
+    spec = kr.ResNetSpec("residual", (1, 2), 4, stem=(Conv(4, 3, 2),), input_shape=(16, 16, 3))
+    path = save(create(spec, classes=3), tmp_path / file)
+    model = randomize(create(TINY, classes=7))
+    adapt = {"new_head": True, "adapt_channels": True}
+    use = loading.load_weights
+    assert_refused(model, lambda model: use(model, path, None, **adapt), ["unexpected ("])
+
+
+def test_a_saved_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / "model.keras").write_text("no model at all\n" * 99)
+    with pytest.raises(ValueError, match=r"`weights`.*model\.keras.*Received: "):
+        create(TINY, weights=tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("case", OWN)

@@ -282,6 +282,34 @@ def test_imagenet_images_are_prepared_as_in_keras_applications(network):
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-4)
 
 
+def two_tones(height, width):
+    """Squares of black and white, which overshoot where they are interpolated."""
+    tones = np.random.default_rng(0).integers(0, 2, (height // 8 + 1, width // 8 + 1, 1))
+    squares = np.kron(tones, np.ones((8, 8, 1)))[:height, :width]
+    return (squares.repeat(3, axis=2) * 255).astype("uint8")
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "lanczos3"])
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_overshoot_is_clipped_as_with_pillow(interpolation, crop_mode, data_format):
+    image = two_tones(61, 90)
+    pillows = PIL.Image.Resampling[{"lanczos3": "LANCZOS"}.get(interpolation, "BICUBIC")]
+    width = 28 if crop_mode == "squash" else 41
+    expected = PIL.Image.fromarray(image).resize((width, 28), pillows)
+    left = round((width - 24) / 2)
+    expected = np.asarray(expected.crop((left, 2, left + 24, 26))) / 255
+    layer = ImagePreprocessing(
+        24, resize=28, interpolation=interpolation, crop_mode=crop_mode, data_format=data_format
+    )
+    first = data_format == "channels_first"
+    output = outputs_of(layer, image.transpose(2, 0, 1)[None] if first else image[None])[0]
+    output = output.transpose(1, 2, 0) if first else output
+    assert output.min() >= 0
+    assert output.max() <= 1
+    assert (np.abs(output - expected) > 2 / 255).mean() < 0.01
+
+
 @pytest.fixture
 def hub_config(monkeypatch, tmp_path):
     """Stands in for the hub: serves a `config.json` with `pretrained_cfg` for resnet50.a1_in1k."""
@@ -317,6 +345,9 @@ CONFIGS = {
         {"crop_pct": 0.8975, "mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 299, 299]},
         {"size": 299, "resize": 333, "mean": (0.5,) * 3, "std": (0.5,) * 3},
     ),
+    "lanczos": ({"interpolation": "lanczos"}, {"interpolation": "lanczos3"}),
+    "squashed": ({"crop_pct": 0.9, "crop_mode": "squash"}, {"resize": 248, "crop_mode": "squash"}),
+    "nulls": ({"crop_pct": None, "crop_mode": None}, {"resize": 256, "crop_mode": "center"}),
     "by default": ({}, {"resize": 256, "interpolation": "bicubic", "mean": MEAN, "std": STD}),
 }
 
@@ -325,9 +356,15 @@ CONFIGS = {
 def test_timm_images_are_prepared_as_its_config_says(case, hub_config):
     config, expected = CONFIGS[case]
     hub_config(**{**TIMM, **config})
-    layer = kr.preprocessing("timm/resnet50.a1_in1k")
-    assert {name: getattr(layer, name) for name in expected} == expected
-    assert layer.channel_order == "rgb"
+    for weights in (
+        "timm/resnet50.a1_in1k",
+        {**TIMM, **config},
+        {"architecture": "resnet50", "pretrained_cfg": {**TIMM, **config}},
+    ):
+        layer = kr.preprocessing(weights)
+        assert {name: getattr(layer, name) for name in expected} == expected
+        assert layer.channel_order == "rgb"
+    assert kr.preprocessing({**TIMM, **config}, size=64).size == 64
 
 
 TORCHVISION = {
@@ -397,6 +434,8 @@ def call_twice(first, then):
 BAD_INPUT = {
     "no size": (layer(size=0), ["`size`", "positive", "Received: size=0"]),
     "fractional size": (layer(size=2.5), ["`size`", "Received: size=2.5"]),
+    "very many sizes": (layer(size=[24] * 99999), ["`size`", "Received: size=[24, 24, "]),
+    "a very long order": (layer(channel_order="bgr" * 99999), ["`channel_order`"]),
     "a pair of sizes": (layer(size=(24, 24)), ["`size`", "Received: size=(24, 24)"]),
     "no resize": (layer(resize=0), ["`resize`", "positive", "Received: resize=0"]),
     "resize below size": (
@@ -450,6 +489,32 @@ BAD_INPUT = {
         recipe("model.safetensors"),
         ["`weights`", "published weights", "Received: weights='model.safetensors'"],
     ),
+    "a config without a size": (
+        recipe({"crop_pct": 0.9}),
+        ["`weights`", "config", "`input_size`", "Received: input_size=None"],
+    ),
+    "a config for oblong images": (
+        recipe({"input_size": (3, 224, 288)}),
+        ["`input_size`", "square", "Received: input_size=(3, 224, 288)"],
+    ),
+    "a config with borders": (
+        recipe({**TIMM, "crop_mode": "border"}),
+        ["`crop_mode`", "'squash'", "Received: crop_mode='border'"],
+    ),
+    "a config of another interpolation": (
+        recipe({**TIMM, "interpolation": "random"}),
+        ["`interpolation`", "'lanczos'", "Received: interpolation='random'"],
+    ),
+    "a config that crops nothing at all": (
+        recipe({**TIMM, "crop_pct": -1}),
+        ["`crop_pct`", "positive", "Received: crop_pct=-1"],
+    ),
+    "a config with two means": (
+        recipe({**TIMM, "mean": [0.5, 0.5]}),
+        ["`mean`", "three numbers", "Received: mean=[0.5, 0.5]"],
+    ),
+    "an unknown way to crop": (layer(crop_mode="border"), ["`crop_mode`", "'center'"]),
+    "very many means": (layer(mean=[0.5] * 99999), ["`mean`", "Received: mean=[0.5, 0.5, "]),
     "no weights": (recipe(None), ["`weights`", "Received: weights=None"]),
     "weights that torchvision does not have": (
         recipe("torchvision/resnet5"),
@@ -464,4 +529,5 @@ def test_bad_input_raises_what_was_expected_and_received(case):
     with pytest.raises(ValueError, match=r"(?s).*") as raised:
         use()
     message = str(raised.value)
+    assert len(message) < 2000
     assert [part for part in parts if part not in message] == [], message

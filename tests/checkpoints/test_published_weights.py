@@ -2,6 +2,7 @@
 
 import fnmatch
 import hashlib
+import json
 import re
 import sys
 
@@ -172,6 +173,88 @@ def test_a_file_in_a_folder_of_that_name_is_a_file(library, hub, tiny, tmp_path,
     model = create(TINY, weights=path)
     assert hub[1] == []
     assert_same(model, snapshot(tiny))
+
+
+# Other architectures, and no network
+
+OTHER_ARCHITECTURES = {
+    "timm/resnetaa50.a1h_in1k": "resnet50",  # the same names and shapes
+    "timm/resnet50d.ra2_in1k": "resnet50",
+    "timm/resnetv2_50.a1h_in1k": "resnetv2_101",
+    "timm/resnet18.a1_in1k": "resnet18d",
+    "torchvision/resnet18": "resnet34",
+    "torchvision/googlenet": "googlenet",  # the paper's, which is not torchvision's
+    "timm/inception_v4.tf_in1k": "inception_resnet_v2_keras",
+}
+
+
+@pytest.mark.parametrize("weights", OTHER_ARCHITECTURES)
+def test_weights_of_another_architecture_are_refused_before_they_are_fetched(weights, hub):
+    network = OTHER_ARCHITECTURES[weights]
+    with pytest.raises(ValueError, match=r"`weights` must be of the architecture") as raised:
+        kr.create_model(network, weights=weights)
+    model = weights.partition("/")[2].partition(".")[0]
+    assert {repr(network), repr(weights), repr(model)} <= {
+        *re.findall(r"'[^']*'", str(raised.value))
+    }
+    assert hub[1] == []
+
+
+@pytest.mark.parametrize("architecture", ["resnet50", "resnetaa50"])
+def test_where_the_name_does_not_tell_the_architecture_the_config_does(architecture, hub, tmp_path):
+    files, asked = hub
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": architecture}))
+    files["timm/mine", "config.json"] = tmp_path / "config.json"
+    if architecture == "resnet50":
+        loading.check_weights("timm/mine", "resnet50")
+    else:
+        with pytest.raises(ValueError, match=r"'resnet50'.*of the architecture 'resnetaa50'"):
+            loading.check_weights("timm/mine", "resnet50")
+    assert asked == [("timm/mine", "config.json")]
+
+
+def no_network(error):
+    def fetch(*arguments, **options):
+        raise error
+
+    return fetch
+
+
+# What fetches, the error that it raises without a network, and what ours names.
+UNREACHABLE = {
+    "timm/resnet18.a1_in1k": (
+        (huggingface_hub, "hf_hub_download"),
+        errors.LocalEntryNotFoundError("not in the cache"),
+        "HF_HUB_OFFLINE",
+    ),
+    "timm/resnet18.gluon_in1k": (
+        (huggingface_hub, "hf_hub_download"),
+        ConnectionError("no route " * 999),
+        "HF_HUB_OFFLINE",
+    ),
+    "torchvision/resnet18": (
+        (keras.utils, "get_file"),
+        Exception("URL fetch failure"),
+        "resnet18-f37072fd.pth",
+    ),
+    "imagenet": (
+        (keras.applications, "ResNet50"),
+        Exception("URL fetch failure"),
+        "~/.keras/models",
+    ),
+}
+
+
+@pytest.mark.parametrize("weights", UNREACHABLE)
+def test_without_a_network_the_error_says_so_and_how_to_do_without(weights, tiny, monkeypatch):
+    (module, name), error, part = UNREACHABLE[weights]
+    monkeypatch.setattr(module, name, no_network(error))
+    before = snapshot(tiny)
+    with pytest.raises(ValueError, match=r"network.*Without a connection.*local file") as raised:
+        loading.load_weights(tiny, weights, "resnet50_keras", new_head=False)
+    assert part in str(raised.value)
+    assert len(str(raised.value)) < 2000
+    assert_same(tiny, before)
 
 
 # torchvision's

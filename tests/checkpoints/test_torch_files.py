@@ -1,5 +1,6 @@
 """Weights of PyTorch models, in and out: their keys, their files, and what is wrong with them."""
 
+import argparse
 import dataclasses
 import pathlib
 import pickle
@@ -296,27 +297,98 @@ def test_a_safetensors_file_loads(model, tmp_path):
         assert_same(loaded, model)
 
 
+def prefixed(prefix, state_dict):
+    return {f"{prefix}{key}": value for key, value in state_dict.items()}
+
+
+def negated(state_dict):
+    """The same names, other values."""
+    return {key: -value for key, value in state_dict.items()}
+
+
+def partly_compiled(state_dict):
+    return {key.replace("layer1.0.", "layer1._orig_mod.0."): state_dict[key] for key in state_dict}
+
+
+def backbone_and_head(state_dict):
+    return {key if key[:2] == "fc" else f"backbone.{key}": state_dict[key] for key in state_dict}
+
+
 WRAPPED = {
-    "plain": lambda state_dict: state_dict,
-    "state_dict": lambda state_dict: {"state_dict": state_dict, "epoch": 3},
-    "model": lambda state_dict: {"model": state_dict, "optimizer": {"lr": 0.1}, "epoch": 3},
+    "plain": lambda d: d,
+    "state_dict": lambda d: {"state_dict": d, "epoch": 3},
+    "model": lambda d: {"model": d, "optimizer": {"lr": 0.1}, "epoch": 3},
+    "net": lambda d: {"net": d, "acc": 93.1},
+    "model_state_dict": lambda d: {
+        "epoch": 5,
+        "model_state_dict": d,
+        "optimizer_state_dict": {"state": {0: {"step": 3}}, "param_groups": [{"lr": 0.1}]},
+        "loss": 0.5,
+    },
+    "averaged, timm's": lambda d: {"state_dict": negated(d), "state_dict_ema": d},
+    "averaged": lambda d: {"model": negated(d), "model_ema": d, "epoch": 3},
+    "averaged, under a name of its own": lambda d: {"ema_state_dict": d, "state_dict": negated(d)},
+    "averaged, with its decay": lambda d: {"ema": {"module": d, "decay": 0.9}, "model": negated(d)},
+    "no averaged ones": lambda d: {"state_dict": d, "state_dict_ema": None},
+    "in another": lambda d: {"model": {"state_dict": d, "epoch": 3}},
+    "in parallel": lambda d: {"state_dict": prefixed("module.", d)},
+    "Lightning's": lambda d: {"state_dict": prefixed("model.", d), "global_step": 3},
+    "Lightning's, compiled": lambda d: {"state_dict": prefixed("net._orig_mod.", d)},
+    "compiled": lambda d: prefixed("_orig_mod.", d),
+    "compiled and in parallel": lambda d: {"model": prefixed("module._orig_mod.", d)},
+    "compiled in part": partly_compiled,
+    "a part of a network": lambda d: prefixed("student.encoder.", d),
+    "first in a sequence": lambda d: prefixed("0.", d),
+    "a backbone, and the head beside it": backbone_and_head,
+    "an AveragedModel": lambda d: {"n_averaged": np.array(3), **prefixed("module.", d)},
+}
+# One of each kind is a file; the rest is in memory.
+ENDINGS = {
+    "plain": ("model.pth", "model.pt", "pytorch_model.bin", "MODEL.PTH", "resnet.th"),
+    "model_state_dict": ("checkpoint.pth.tar", "last.ckpt", "last.Tar"),
+    "compiled and in parallel": ("model.pth",),
 }
 
 
+@pytest.fixture(scope="module")
+def empty():
+    return create("residual")
+
+
 @pytest.mark.parametrize("form", WRAPPED)
-def test_what_torch_saved_loads(form, model, tmp_path):
+def test_a_checkpoint_loads_as_it_is_found(form, model, empty):
+    kr.load_torch_weights(randomize(empty, seed=9), WRAPPED[form](numpy_dict(model)))
+    assert_same(empty, model)
+
+
+@pytest.mark.parametrize("form", ENDINGS)
+def test_what_torch_saved_loads(form, model, empty, tmp_path):
     content = WRAPPED[form](torch_dict(numpy_dict(model)))
-    loaded = create("residual")
-    for name in ("model.pth", "model.pt", "pytorch_model.bin"):
-        kr.load_torch_weights(randomize(loaded, seed=9), save_torch(content, tmp_path / name))
-        assert_same(loaded, model)
+    for name in ENDINGS[form]:
+        kr.load_torch_weights(randomize(empty, seed=9), save_torch(content, tmp_path / name))
+        assert_same(empty, model)
 
 
-@pytest.mark.parametrize("form", WRAPPED)
-def test_a_training_checkpoint_in_memory_loads(form, model):
-    loaded = create("residual")
-    kr.load_torch_weights(loaded, WRAPPED[form](numpy_dict(model)))
-    assert_same(loaded, model)
+@pytest.mark.parametrize("name", ["model.TH", "checkpoint.PTH.tar", "model.SafeTensors"])
+def test_create_model_takes_any_ending(name, model, tmp_path):
+    arrays = prefixed("module.", numpy_dict(model))
+    if name.lower().endswith(".safetensors"):
+        path = save_safetensors(arrays, tmp_path / name)
+    else:
+        path = save_torch({"state_dict": torch_dict(arrays)}, tmp_path / name)
+    assert_same(create("residual", weights=path), model)
+
+
+def test_what_a_script_saved_beside_the_weights_is_passed_over(model, empty, tmp_path):
+    content = {
+        "args": argparse.Namespace(lr=0.1, output=pathlib.Path("runs")),
+        "best": np.float64(93.1),
+        "scores": [np.float32(0.5)],
+        "state_dict": torch_dict(numpy_dict(model)),
+    }
+    path = save_torch(content, tmp_path / "model.pth")
+    kr.load_torch_weights(randomize(empty, seed=9), path)
+    assert_same(empty, model)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
@@ -439,9 +511,21 @@ BAD_ARRAYS = {
         lambda arrays: updated(fc__bias=(6,), extra=(2,))(without("bn1.weight")(arrays)),
         ["1 missing (bn1.weight)", "1 unexpected (extra)", "1 of another shape (fc.bias: "],
     ),
-    "of data in parallel": (
-        lambda arrays: {f"module.{key}": array for key, array in arrays.items()},
-        ["32 missing (", "32 unexpected (module.", "and 24 more"],
+    "two networks": (
+        lambda arrays: {**prefixed("model.", arrays), **prefixed("teacher.", arrays)},
+        ["32 unexpected (teacher.", "and 24 more"],
+    ),
+    "a key with a prefix and without": (
+        lambda arrays: {**arrays, "module.fc.bias": arrays["fc.bias"]},
+        ["1 unexpected (module.fc.bias)"],
+    ),
+    "a prefix and a key too few": (
+        lambda arrays: prefixed("model.", without("bn1.bias")(arrays)),
+        ["1 missing (bn1.bias)"],
+    ),
+    "a wrapper of something else": (
+        lambda arrays: {"state_dict": {"queue": np.zeros((2, 3), "float32")}},
+        ["32 missing (", "1 unexpected (queue)"],
     ),
     "words": (
         lambda arrays: {**arrays, "fc.bias": np.array(list("abcde"))},
@@ -460,6 +544,7 @@ def assert_refused(model, weights, parts):
     with pytest.raises(ValueError, match=r"(?s)weights.*Received: ") as raised:
         kr.load_torch_weights(model, weights)
     message = str(raised.value)
+    assert len(message) < 2000
     assert [part for part in parts if part not in message] == [], message
     assert_same(model, before)
 
@@ -469,7 +554,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(case, model, other_arr
     damage, parts = BAD_ARRAYS[case]
     arrays = damage(other_arrays)
     assert_refused(model, arrays, parts)
-    if case != "words":  # which such a file cannot hold
+    if case not in ("words", "a wrapper of something else"):  # which such a file cannot hold
         path = save_safetensors(arrays, tmp_path / "model.safetensors")
         assert_refused(model, path, parts)
 
@@ -594,6 +679,17 @@ BAD_FILES = {
         ),
         ["conv1.weight"],
     ),
+    "an object that acts beside a state dict": (
+        lambda arrays, folder: save_torch(
+            {"state_dict": torch_dict(arrays), "args": CreatesFile(folder / "created")},
+            folder / "m.pth",
+        ),
+        ["m.pth", "io.open"],
+    ),
+    "arguments of a script alone": (
+        lambda _, folder: save_torch(argparse.Namespace(lr=1), folder / "m.pth"),
+        ["m.pth"],
+    ),
     "a tensor alone": (
         lambda arrays, folder: save_torch(torch_dict(arrays)["fc.weight"], folder / "m.pth"),
         ["m.pth", "Tensor"],
@@ -628,6 +724,10 @@ WRONG_TYPES = {
     "a dict of lists": {"conv1.weight": [[1.0]]},
     "a dict of dicts": {"encoder": {"conv1.weight": np.zeros(3)}},
     "numbered arrays": {0: np.zeros(3)},
+    "long names": {"layer" * 999 + str(i): np.zeros(3) for i in range(99)},
+    "many long values": {"x" * 9999: [["y" * 9999] * 99] * 99},
+    "a list of many tensors": {"weights": [np.zeros((9, 9))] * 999},
+    "itself": (lambda d: d.update(state_dict=d) or d)({}),
 }
 
 
@@ -735,18 +835,20 @@ def test_other_classes_do_not_excuse_another_backbone(saved):
 
 
 @pytest.mark.parametrize("name", ["residual", "D", "v2"])
-@pytest.mark.parametrize("channels", [1, 2, 4])
-def test_the_first_kernel_is_fitted_to_the_channels(name, channels, tmp_path):
-    model = random_model(name)
+@pytest.mark.parametrize(
+    ("given", "channels"), [(3, 1), (3, 4), (1, 3), (13, 3), (13, 11), (5, 13)]
+)
+def test_the_first_kernel_is_fitted_to_the_channels(name, given, channels, tmp_path):
+    model = random_model(name, input_shape=(16, 16, given))
     path = save_safetensors(numpy_dict(model), tmp_path / "m.safetensors")
     loaded = create(name, weights=path, input_shape=(16, 16, channels))
     expected, path = by_path(model), "stem_conv1/conv/kernel"
-    rgb = expected.pop(path)
+    bands = expected.pop(path)
     if channels == 1:
-        kernel = rgb.sum(axis=2, keepdims=True)
+        kernel = bands.sum(axis=2, keepdims=True)
     else:
-        repeated = np.concatenate([rgb, rgb, rgb], axis=2)[:, :, :channels]
-        kernel = repeated * np.float32(3 / channels)
+        repeated = np.concatenate([bands] * 3, axis=2)[:, :, :channels]
+        kernel = repeated * np.float32(given / channels)
     values = by_path(loaded)
     np.testing.assert_allclose(values.pop(path), kernel, rtol=1e-6, atol=1e-7)
     assert {*values} == {*expected}
@@ -766,15 +868,18 @@ def test_a_gray_image_is_seen_alike_through_one_channel_and_through_three(name, 
     assert_close(outputs / scale, expected / scale, 1e-5)
 
 
-def test_a_file_for_one_channel_does_not_fit_three(tmp_path):
-    model = random_model("residual", input_shape=(16, 16, 1))
-    path = save_safetensors(numpy_dict(model), tmp_path / "m.safetensors")
-    with pytest.raises(ValueError, match=r"conv1\.weight: expected \(4, 3, 3, 3\)"):
-        create("residual", weights=path)
-
-
-def test_loading_by_hand_fits_no_channels(saved):
-    assert_refused(create("residual", input_shape=(16, 16, 1)), saved, ["conv1.weight"])
+def test_loading_by_hand_fits_channels_and_leaves_a_head_where_it_is_told_to(model, saved):
+    loaded = create("residual", input_shape=(16, 16, 1), classes=7, kernel_initializer="ones")
+    assert_refused(loaded, saved, ["conv1.weight", "`new_head=True, adapt_channels=True`"])
+    with pytest.raises(ValueError, match=r"2 of another shape \(fc\.weight"):
+        kr.load_torch_weights(loaded, saved, adapt_channels=True)
+    kr.load_torch_weights(loaded, saved, new_head=True, adapt_channels=True)
+    values = by_path(loaded)
+    assert values["head/kernel"].min() == 1
+    expected = by_path(model)["stem_conv1/conv/kernel"].sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(values["stem_conv1/conv/kernel"], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"`new_head` must be .* Received: new_head=7"):
+        kr.load_torch_weights(loaded, saved, new_head=7)
 
 
 def test_a_network_without_a_stem_is_fitted_to_the_channels_too(tmp_path):

@@ -1,6 +1,7 @@
 """What the tests of the command line share: tiny images, and ways to run a command."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import keras
 import numpy as np
 
+import keras_resblocks
 from keras_resblocks import cli
 
 # A space of a few tiny networks.
@@ -48,9 +50,12 @@ def run(*arguments):
         return end.code
 
 
-def start(*arguments):
-    """Starts a command as a process."""
+def start(*arguments, path=None):
+    """Starts a command as a process, which finds modules in the folder `path` first."""
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    if path:
+        root = str(pathlib.Path(keras_resblocks.__file__).parents[1])
+        environment["PYTHONPATH"] = os.pathsep.join([str(path), root])
     command = [sys.executable, "-m", "keras_resblocks", *map(str, arguments)]
     return subprocess.Popen(
         command,

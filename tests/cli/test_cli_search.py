@@ -7,13 +7,16 @@ import signal
 import time
 
 import keras
+import numpy as np
 import pytest
-from commands import QUICK, TINY, run, start, write_folder, write_npz
+from commands import QUICK, TINY, images, run, start, write_folder, write_npz
 from helpers import BACKENDS, is_installed
 
+import keras_resblocks
 from keras_resblocks import cost
-from keras_resblocks.cli import job, options
+from keras_resblocks.cli import data, engines, job, options, space
 from keras_resblocks.tuner import Range
+from keras_resblocks.tuner.hypermodels import ARGUMENTS
 
 
 def job_of(folder, *arguments):
@@ -22,7 +25,9 @@ def job_of(folder, *arguments):
     options.add_arguments(parser)
     npz = write_npz(folder / "images.npz")
     args = parser.parse_args([str(npz), *map(str, arguments)])
-    return job.Job(folder / "out", options.options_of(args))
+    searched = options.options_of(args)
+    searched.backend = keras.backend.backend()
+    return job.Job(folder / "out", searched)
 
 
 def accuracy_of(printed):
@@ -31,7 +36,7 @@ def accuracy_of(printed):
 
 
 def trials_of(printed):
-    return [line for line in printed.splitlines() if re.match(r"(\[chief\] )?trial +\d", line)]
+    return [line for line in printed.splitlines() if re.match(r"trial +\d", line)]
 
 
 LISTS = {
@@ -59,9 +64,29 @@ LISTS = {
 }
 
 
-def test_every_list_of_the_networks_is_an_option():
-    known = {name for network in options.NETWORKS.values() for name in network.defaults}
-    assert options.LISTS.keys() == known == LISTS.keys()
+def test_the_options_are_those_of_the_networks():
+    networks = space.HYPERMODELS
+    assert networks.keys() == options.NETWORKS.keys()
+    assert {name for network in networks.values() for name in network.defaults} == LISTS.keys()
+    assert options.LISTS.keys() == LISTS.keys()
+    for name, own in options.NETWORKS.items():
+        others = [other for other in networks if other != name]
+        elsewhere = {argument for other in others for argument in networks[other].defaults}
+        assert set(own) == networks[name].defaults.keys() - elsewhere
+    assert set(options.TUNERS) == engines.TUNERS.keys()
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_the_help_names_what_a_list_may_have(name):
+    said = options.LISTS[name]
+    known = ARGUMENTS[name].names if name != "activations" else ("relu", "elu")
+    assert set(known) <= set(re.findall(r"\w+", said))
+    defaults = {str(network.defaults.get(name)) for network in space.HYPERMODELS.values()}
+    shown = re.search(r"\(([^)]*)\)$", said)
+    if len(defaults) == 1 and defaults != {"None"}:
+        (values,) = {network.defaults[name] for network in space.HYPERMODELS.values()}
+        values = values if isinstance(values, tuple) else (values,)
+        assert [space._value(word) for word in shown[1].split()] == list(values)
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -69,7 +94,7 @@ def test_a_list_reaches_the_search_space(name, tmp_path):
     words, values = LISTS[name]
     network = ["--network", "inception"] if name == "kinds" else []
     made = job_of(tmp_path, f"--{name.replace('_', '-')}", *words, *network)
-    choices = made.hypermodel.options[options.ARGUMENTS[name].option]
+    choices = made.hypermodel.options[ARGUMENTS[name].option]
     assert list(choices.labels.values()) == values
 
 
@@ -102,7 +127,7 @@ def test_numbers_may_be_a_range(word, expected, tmp_path):
         (
             ["--mixed-precision", "bfloat16"],
             lambda made: made.hypermodel.block_options,
-            {"dtype": "mixed_bfloat16"},
+            {"dtype": "mixed_bfloat16", "data_format": "channels_last"},
         ),
         (["--network", "inception"], lambda made: type(made.hypermodel).__name__[:4], "Ince"),
         (["--batch-size", 7], lambda made: made._fit_arguments(1)["batch_size"], 7),
@@ -117,7 +142,8 @@ def test_an_option_has_its_effect(arguments, read, expected, tmp_path):
 STUDY = ("--study", "s", "--storage", "s.journal")
 MISTAKES = {
     "no data": (["search"], "DATA"),
-    "unknown option": (["search", "digits", "--depth", "1"], "--depth"),
+    "unknown option": (["search", "digits", "--depth", "1"], "Did you mean '--depths'"),
+    "unknown command": (["serch", "digits"], "Did you mean 'search'? Received: serch"),
     "no such data": (["search", "nowhere"], "nowhere, which does not exist"),
     "tuner": (["search", "digits", "--tuner", "best"], "--tuner"),
     "trials": (["search", "digits", "--trials", "0"], "--trials: must be a positive integer"),
@@ -132,15 +158,11 @@ MISTAKES = {
     "per stage": (["search", "digits", "--per-stage", "stem"], "`per_stage` must be one of"),
     "hyperband": (["search", "digits", "--tuner", "hyperband", "--trials", "2"], "`--trials`"),
     "batches": (["search", "digits", "--batch-size", "8", "--batch-sizes", "8"], "go together"),
-    "grid": (["search", "digits", "--tuner", "grid", "--small-first"], "`small_first` must be"),
-    "warm start": (["search", "digits", "--warm-start"], "`warm_start=True` needs blocks"),
-    "study alone": (["search", "digits", "--study", "s"], "`--study` and `--storage` go together"),
-    "storage alone": (["search", "digits", "--storage", "s"], "go together"),
-    "study, tuner": (["search", "digits", *STUDY, "--tuner", "grid"], "`--tuner` is not for"),
-    "study, workers": (["search", "digits", *STUDY, "--workers", "2"], "other processes"),
-    "workers": (["search", "digits", "--workers", "0"], "`--workers` must be a positive integer"),
-    "both": (["search", "digits", "--workers", "1", "--gpus", "all"], "not allowed with"),
-    "no GPU": (["search", "digits", "--gpus", "all"], "There is no GPU"),
+    "study, tuner": (["search", "digits", *STUDY, "--tuner", "grid"], "for `--engine kerastuner`"),
+    "study, engine": (["search", "digits", *STUDY, "--engine", "ray"], "for `--engine optuna`"),
+    "share": (["search", "digits", "--gpus-per-trial", "1"], "is for `--engine ray`"),
+    "no share": (["search", "digits", "--cpus-per-trial", "0"], "must be a positive number"),
+    "engine": (["search", "digits", "--engine", "spark"], "--engine"),
     "resume nothing": (["resume", "out"], "no search of this command"),
     "resume nowhere": (["resume"], "DIR"),
     "report nothing": (["report"], "Say of what"),
@@ -171,6 +193,35 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert line.startswith("python -m keras_resblocks")
     assert message in line
     assert not (tmp_path / "o").exists()
+
+
+IMMEDIATE = {
+    "help": (["--help"], 0, "COMMAND"),
+    "help of a search": (["search", "--help"], 0, "--learning-rates VALUE"),
+    "version": (["--version"], 0, keras_resblocks.__version__),
+    "command": (["repot"], 2, "Did you mean 'report'"),
+    "option": (["search", "digits", "--epoch", "3"], 2, "Did you mean '--epochs'"),
+    "value": (["search", "digits", "--epochs", "few"], 2, "must be a positive integer"),
+    "together": (["search", "digits", "--study", "s", "--tuner", "grid"], 2, "`--tuner` is for"),
+    "folder": (["resume", "nowhere"], 2, "no search of this command"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "status", "message"), IMMEDIATE.values(), ids=IMMEDIATE)
+def test_arguments_are_read_before_keras_is_imported(arguments, status, message, tmp_path):
+    (tmp_path / "keras.py").write_text("raise SystemExit('imported Keras')")
+    process = start(*arguments, path=tmp_path)
+    printed = "".join(process.communicate(timeout=60))
+    assert (process.returncode, message in printed) == (status, True), printed
+
+
+def test_what_is_not_installed_is_named_with_its_command(tmp_path):
+    (tmp_path / "keras_tuner.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'keras_tuner'\", name='keras_tuner')"
+    )
+    process = start("search", "digits", path=tmp_path)
+    (line,) = process.communicate(timeout=60)[1].splitlines()
+    assert line.endswith("""No module named 'keras_tuner': pip install "keras-resblocks[cli]\"""")
 
 
 def test_the_backend_of_a_running_process_stays(tmp_path, capsys):
@@ -206,8 +257,8 @@ KINDS = {
     "bayesian": ["--trials", 2],
     "inception": ["--trials", 2, "--network", "inception"],
     "options": [
-        *("--trials", 2, "--small-first", "--keep-checkpoints", 1, "--retrain", 2),
-        *("--activations", "relu", "--warm-start", "--batch-sizes", 8, 16),
+        *("--trials", 2, "--keep-checkpoints", 1, "--retrain", 2),
+        *("--activations", "relu", "--batch-sizes", 8, 16),
         *("--mixed-precision", "bfloat16", "--augmentations", "none", "shift"),
     ],
 }
@@ -251,10 +302,102 @@ def test_a_search_goes_on_with_more_trials_from_anywhere(tmp_path, capsys, monke
     printed = capsys.readouterr().out
     assert len(trials_of(first)) == 2
     (line,) = trials_of(printed)
-    assert line.startswith("trial  3 of 3")
+    assert line.startswith("trial 2 |")
+    assert line.endswith("| 3/3")
     assert accuracy_of(printed) >= 0
     written = json.loads((tmp_path / "out" / "arguments.json").read_text())
     assert (written["trials"], written["epochs"]) == (3, 1)
+
+
+def test_a_search_says_what_it_found_before_it_trains(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "photos")
+    (tmp_path / "photos" / "dark" / "notes.txt").touch()
+    assert run("search", "photos", *QUICK) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[:2] == [
+        "photos: 30 images, 3 classes (bright 10, dark 10, grey 10)",
+        "32 x 32 pixels, 3 channels; train 18, val 6, test 6; to go on: python -m keras_resblocks "
+        "resume photos_search",
+    ]
+    assert "note: left out, no pictures: dark/notes.txt" in printed.err
+    assert (tmp_path / "photos_search" / "best.keras").exists()
+
+    # The same with other pictures is another search.
+    (tmp_path / "photos" / "dark" / "1.png").unlink()
+    assert run("resume", "photos_search", "--trials", 3) == 2
+    assert "`DATA` must be what the search began with. Received: 1 gone (dark/1.png)" in (
+        capsys.readouterr().err
+    )
+    write_folder(tmp_path / "other" / "photos")
+    assert run("search", "other/photos", *QUICK) == 2
+    error = capsys.readouterr().err
+    assert f"photos_search has a search in it (of {tmp_path / 'photos'})" in error
+
+
+@pytest.mark.parametrize("out", [".", "photos/out", "photos"])
+def test_the_search_is_not_kept_among_the_pictures(out, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(write_folder(tmp_path / "photos") if out == "." else tmp_path)
+    folder = "." if out == "." else write_folder(tmp_path / "photos")
+    assert run("search", folder, *([] if out == "." else ["--out", out])) == 2
+    assert "`--out` must be outside of `DATA`" in capsys.readouterr().err
+
+
+def test_unequal_classes_are_tested_each(tmp_path, capsys):
+    x, y = images(40, 4)
+    y = np.array([0, 1, 0, 0])[y]
+    npz = write_npz(tmp_path / "images.npz", x=x, y=np.array(["often", "rare"])[y])
+    out = tmp_path / "out"
+    assert run("search", npz, *QUICK, "--trials", 1, "--class-weights", "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "2 classes (often 30, rare 10)" in printed
+    end = printed[printed.index("test accuracy of each class:") :].splitlines()[1:]
+    each = dict(re.fullmatch(r"  (\d.\d{4}) (.*)", line).groups()[::-1] for line in end[:2])
+    assert each.keys() == {"often (6)", "rare (2)"}
+    balanced = float(re.fullmatch(r"balanced accuracy (.*)", end[2])[1])
+    assert balanced == pytest.approx(sum(map(float, each.values())) / 2, abs=1e-3)
+    assert accuracy_of(printed) >= 0
+
+
+TASKS = {
+    "regression": (lambda y: y / 7, "30 images, numbers for regression", ["mae", "rmse"]),
+    "multilabel": (lambda y: np.tri(3)[y], "3 labels (0 30, 1 20, 2 10)", ["accuracy", "auc"]),
+}
+
+
+@pytest.mark.parametrize(("labels", "described", "metrics"), TASKS.values(), ids=TASKS)
+def test_labels_of_other_tasks_are_searched_and_reported(
+    labels, described, metrics, tmp_path, capsys
+):
+    x, y = images()
+    npz, out = write_npz(tmp_path / "images.npz", x=x, y=labels(y)), tmp_path / "out"
+    assert run("search", npz, *QUICK, "--trials", 1, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert described in printed
+    assert [line.split()[1] for line in printed.splitlines()[-2:]] == metrics
+    assert run("report", out) == 0
+    assert run("search", npz, "--class-weights", "--out", tmp_path / "new") == 2
+    assert "`--class-weights` is for classification" in capsys.readouterr().err
+
+
+def test_data_larger_than_memory_are_searched_in_batches(tmp_path, capsys, monkeypatch):
+    for module in (data, data.pictures):
+        monkeypatch.setattr(module, "IN_MEMORY", 0)
+    begin = ("search", write_folder(tmp_path / "images"), *QUICK, "--trials", 1, "--size", 8)
+    assert run(*begin, "--class-weights", "--out", tmp_path / "out") == 0
+    assert accuracy_of(capsys.readouterr().out) >= 0
+    assert run(*begin, "--batch-sizes", 8, 16, "--out", tmp_path / "new") == 2
+    assert "`--batch-size` must be given instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_a_damaged_record_of_the_data_is_an_error(content, tmp_path, capsys):
+    arguments = {"data": "digits", "backend": keras.backend.backend()}
+    (tmp_path / "arguments.json").write_text(json.dumps(arguments))
+    path = tmp_path / "data.json"
+    path.write_text(content)
+    assert run("resume", tmp_path) == 2
+    assert f"{path} must hold what the data were" in capsys.readouterr().err
 
 
 def ended(out):
@@ -269,7 +412,7 @@ def test_a_search_that_was_stopped_goes_on(number, tmp_path, capsys):
     space = ("--stages", 2, "--widths", 2, 4, "--blocks", "residual", "--epochs", 10)
     process = start("search", npz, *space, "--trials", 4, "--out", out)
     for line in process.stdout:
-        if line.startswith("trial  1"):
+        if line.startswith("trial 0 "):
             break
     time.sleep(0.5)  # in the middle of the second
     process.send_signal(number)
@@ -286,18 +429,16 @@ def test_a_search_that_was_stopped_goes_on(number, tmp_path, capsys):
     assert accuracy_of(printed) >= 0
 
 
-def forget(out):
-    for path in out.glob("arguments.json*"):
-        path.unlink()
+def forget(path):
+    path.unlink()
 
 
-def cut(out):
-    for path in out.glob("arguments.json*"):
-        path.write_text(path.read_text()[:20])
+def cut(path):
+    path.write_text(path.read_text()[:20])
 
 
 def write(text):
-    return lambda out: [path.write_text(text) for path in out.glob("arguments.json*")]
+    return lambda path: path.write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -312,12 +453,12 @@ def write(text):
     ],
 )
 def test_without_its_arguments_a_search_cannot_go_on(damage, message, tmp_path, capsys):
-    for name in ("arguments.json", "arguments.json.twin"):
-        (tmp_path / name).write_text(json.dumps({"data": "digits", "trials": 1, "epochs": 1}))
-    damage(tmp_path)
+    path = tmp_path / "arguments.json"
+    path.write_text(json.dumps({"data": "digits", "trials": 1, "epochs": 1}))
+    damage(path)
     assert run("resume", tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert str(tmp_path / "arguments.json") in line
+    assert str(path) in line
     assert message in line
 
 
@@ -329,22 +470,16 @@ def test_hyperbands_epochs_stay_as_they_were(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_workers_share_a_search_and_their_best_is_tested_once(tmp_path):
+@pytest.mark.parametrize("engine", ["optuna", "ray"])
+def test_another_engine_ends_with_a_tested_model_too(engine, tmp_path):
+    pytest.importorskip(engine)
     npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
-    process = start(
-        *("search", npz, *QUICK, "--trials", 4, "--out", out),
-        *("--workers", 2, "--logs", tmp_path / "logs"),
-    )
+    process = start("search", npz, *QUICK, "--engine", engine, "--out", out)
     printed, error = process.communicate(timeout=300)
     assert process.returncode == 0, error + printed
-    assert len(trials_of(printed)) == 4
     assert accuracy_of(printed) >= 0
-    assert len(list((tmp_path / "logs").glob("worker*.log"))) == 2
     assert (out / "best.keras").exists()
-    process = start("resume", out, "--trials", 5, "--workers", 1)
-    printed, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error + printed
-    assert len(trials_of(printed)) == 1
+    assert len(re.findall(r"^\| +\d", printed, re.MULTILINE)) == 2  # the trials of the report
 
 
 @pytest.mark.slow

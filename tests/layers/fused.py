@@ -17,7 +17,8 @@ def unit_pair(shape=IMAGES, filters=6, kernel_size=3, **options):
 def results(layer, inputs, training=True):
     """The output, the gradients of the input and of the weights, and the weights afterwards."""
     x = keras.ops.convert_to_tensor(inputs, layer.compute_dtype)
-    differentiated = {"torch": _on_torch, "tensorflow": _on_tensorflow}[keras.backend.backend()]
+    backends = {"torch": _on_torch, "tensorflow": _on_tensorflow, "jax": _on_jax}
+    differentiated = backends[keras.backend.backend()]
     output, of_input, gradients = differentiated(layer, x, training)
     return {
         "output": [output],
@@ -44,6 +45,25 @@ def _on_tensorflow(layer, x, training):
     trained = [weight.value for weight in layer.trainable_weights]
     of_input, *gradients = tape.gradient(total, [x, *trained])
     return output, of_input, gradients
+
+
+def _on_jax(layer, x, training):
+    import jax
+
+    @jax.jit
+    def call(trained, state, x):
+        output, state = layer.stateless_call(trained, state, x, training=training)
+        return _weighted_sum(output), (output, state)
+
+    trained, state = (
+        [weight.value for weight in weights]
+        for weights in (layer.trainable_variables, layer.non_trainable_variables)
+    )
+    gradients = jax.value_and_grad(call, argnums=(0, 2), has_aux=True)
+    (_, (output, state)), (of_weights, of_input) = gradients(trained, state, x)
+    for weight, value in zip(layer.non_trainable_variables, state):
+        weight.assign(value)
+    return output, of_input, of_weights
 
 
 def _weighted_sum(output):

@@ -159,7 +159,7 @@ CASES = {
         },
     ),
     "random shift": (
-        kr.RandomShift,
+        kr.training.RandomShift,
         {"factor": 0.25, "seed": 7},
         IMAGES,
         {
@@ -211,7 +211,7 @@ def test_layer_keeps_the_contract_of_keras(name):
 def test_every_public_layer_has_a_case():
     public = {
         value
-        for module in (kr, kr.layers)
+        for module in (kr, kr.layers, kr.training)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, keras.layers.Layer)
     }

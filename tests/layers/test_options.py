@@ -404,8 +404,9 @@ def test_channels_first_is_channels_last_transposed(kind, rank, normalization):
         )
         x = random_array(shape_of(rank, spatial=spatial))
         y = to_numpy(first(np.moveaxis(x, -1, 1)))
-        # Of few channels that are nearly equal, a variance near zero magnifies rounding.
-        tolerance = 1e-4 if normalization == "layer" else 1e-5
+        # Of few channels that are nearly equal, a variance near zero magnifies rounding; without
+        # a normalization values of ten are added up to small ones.
+        tolerance = 1e-5 if normalization in ("batch", "group") else 1e-4
         assert_close(np.moveaxis(y, 1, -1), last(x), tolerance)
 
 

@@ -1,6 +1,7 @@
 """Every option of the blocks with every other: a bug lives in the combination nobody tried."""
 
 import json
+import random
 
 import keras
 import pytest
@@ -99,8 +100,9 @@ def assert_real_shape_is_as_computed(case):
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_config_round_trips_and_output_shape_needs_no_build_for_the_full_product(kind):
-    for case in product({**OPTIONS, "kind": (kind,)}):
+def test_config_round_trips_and_output_shape_needs_no_build_for_a_sample_of_the_product(kind):
+    cases = [*product({**OPTIONS, "kind": (kind,)})]
+    for case in random.Random(kind).sample(cases, 600):
         block = block_of(case)
         config = json.dumps(block.get_config())
         revived = type(block).from_config(json.loads(config))
@@ -138,8 +140,9 @@ DISTINCT = {
 @pytest.mark.parametrize(
     "part", product({k: OPTIONS[k] for k in ("kind", "rank", "data_format")}), ids=label
 )
-def test_real_shape_is_as_computed_for_the_full_product(part):
-    for case in product({**DISTINCT, **{name: (value,) for name, value in part.items()}}):
+def test_real_shape_is_as_computed_for_a_sample_of_the_product(part):
+    cases = [*product({**DISTINCT, **{name: (value,) for name, value in part.items()}})]
+    for case in random.Random(label(part)).sample(cases, 24):
         assert_real_shape_is_as_computed(case)
 
 

@@ -191,7 +191,8 @@ def test_dilated_networks_are_those_of_the_pytorch_model(case, peer, torch):
 def test_logits_are_those_of_keras_applications(name):
     rng = np.random.default_rng(0)
     values = None
-    for size in SIZES:  # their classifier needs a fixed size
+    for size in SIZES if "50" in name or "inception" in name else SIZES[1:]:
+        # Their classifier needs a fixed size.
         arguments = {"input_shape": (size, size, 3), "classifier_activation": None}
         theirs = KERAS[name](weights=None, **arguments)
         values = values or [random_value(weight, rng) for weight in theirs.weights]

@@ -6,6 +6,7 @@ import pytest
 from helpers import is_installed, run_python
 
 import keras_resblocks as kr
+from keras_resblocks.training import PackedOptimizer
 from keras_resblocks.tuner.recipes import OPTIMIZERS, optimizer_of
 
 X = np.random.default_rng(0).random((48, 8, 8, 1), dtype="float32")
@@ -47,14 +48,14 @@ def variables_after(optimizer, steps=4):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_updates_as_the_optimizer_inside(name):
-    packed = kr.PackedOptimizer(optimizer(name))
+    packed = PackedOptimizer(optimizer(name))
     for value, expected in zip(variables_after(packed), variables_after(optimizer(name))):
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
     assert int(packed.iterations) == 4
 
 
 def test_updates_alike_in_fit():
-    packed = trained(kr.PackedOptimizer(optimizer("adam")))
+    packed = trained(PackedOptimizer(optimizer("adam")))
     assert_equal_weights(packed, trained(optimizer("adam")))
     assert int(packed.optimizer.iterations) == 6
 
@@ -69,21 +70,21 @@ def test_updates_alike_in_fit():
     ids=str,
 )
 def test_updates_alike_with_options_of_the_blocks(options):
-    packed = trained(kr.PackedOptimizer(optimizer("sgd")), **options)
+    packed = trained(PackedOptimizer(optimizer("sgd")), **options)
     assert_equal_weights(packed, trained(optimizer("sgd"), **options))
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="one step at once on PyTorch")
 def test_updates_alike_in_several_steps_at_once():
-    packed = trained(kr.PackedOptimizer(optimizer("adam")), steps_per_execution=3)
+    packed = trained(PackedOptimizer(optimizer("adam")), steps_per_execution=3)
     assert_equal_weights(packed, trained(optimizer("adam")))
 
 
 def test_goes_on_after_it_was_saved(tmp_path):
-    model = trained(kr.PackedOptimizer(keras.optimizers.Adam(1e-2)))
+    model = trained(PackedOptimizer(keras.optimizers.Adam(1e-2)))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert isinstance(loaded.optimizer, kr.PackedOptimizer)
+    assert isinstance(loaded.optimizer, PackedOptimizer)
     assert float(loaded.optimizer.learning_rate) == pytest.approx(1e-2)
     for going_on in (model, loaded):
         going_on.fit(X, Y, batch_size=16, shuffle=False, verbose=0)
@@ -92,7 +93,7 @@ def test_goes_on_after_it_was_saved(tmp_path):
 
 
 def test_learning_rate_is_that_of_the_optimizer_inside():
-    packed = kr.PackedOptimizer("sgd")
+    packed = PackedOptimizer("sgd")
     packed.learning_rate = 0.5
     assert float(packed.inner_optimizer.learning_rate) == 0.5
     schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.1 * rate)
@@ -105,7 +106,7 @@ def test_learning_rate_is_that_of_the_optimizer_inside():
 def test_frozen_layers_stay_and_a_variable_without_gradient_does_too():
     layer = keras.layers.Dense(1)
     layer.build((None, 2))
-    packed = kr.PackedOptimizer(keras.optimizers.Adam(0.1))
+    packed = PackedOptimizer(keras.optimizers.Adam(0.1))
     before = [np.array(keras.ops.convert_to_numpy(weight)) for weight in layer.weights]
     packed.apply([keras.ops.ones((2, 1)), None], layer.trainable_variables)
     kernel, bias = map(keras.ops.convert_to_numpy, layer.weights)
@@ -126,13 +127,13 @@ def test_scales_the_loss_in_half_precision():
 def test_variables_of_several_dtypes_are_an_error():
     variables = [keras.Variable([1.0], dtype=dtype) for dtype in ("float32", "bfloat16")]
     with pytest.raises(ValueError, match=r"`variables`.*Received.*bfloat16, float32"):
-        kr.PackedOptimizer("sgd").build(variables)
+        PackedOptimizer("sgd").build(variables)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_more_or_fewer_gradients_than_variables_are_an_error_and_change_nothing(count):
     variables = [keras.Variable([1.0]), keras.Variable([2.0])]
-    packed = kr.PackedOptimizer("sgd")
+    packed = PackedOptimizer("sgd")
     packed.build(variables)
     with pytest.raises(ValueError, match=rf"`grads` .* the 2 variables .*Received: {count}"):
         packed.apply([keras.ops.ones((1,))] * count, variables[:count])
@@ -145,7 +146,7 @@ TWO_DEVICES = """
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     import keras
     import numpy as np
-    from keras_resblocks import PackedOptimizer
+    from keras_resblocks.training import PackedOptimizer
 
     x = np.random.default_rng(0).random((16, 3), dtype="float32")
     for pack in (PackedOptimizer, lambda optimizer: optimizer):
@@ -163,3 +164,13 @@ TWO_DEVICES = """
 def test_trains_alike_on_several_devices():
     packed, expected = run_python(TWO_DEVICES).strip().splitlines()
     assert packed == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"clipnorm": 1.0}, {"use_ema": True}, {"loss_scale_factor": 8.0}],
+)
+def test_options_that_would_be_lost_are_an_error(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"`{name}`.*Received"):
+        PackedOptimizer(keras.optimizers.SGD(**options))

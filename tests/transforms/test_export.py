@@ -39,6 +39,7 @@ def test_saved_model(arguments, tmp_path):
 
 
 @on_tensorflow
+@pytest.mark.slow
 @pytest.mark.parametrize("folds", [False, True], ids=["as it is", "folded"])
 @cases
 @pytest.mark.filterwarnings("ignore:.*batch normalizations are left")

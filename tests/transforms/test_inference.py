@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -22,6 +24,18 @@ BLOCKS = {
     "same padding": ("residual", {"padding": "same", "strides": 2}),
     "layer norm, no shortcut": ("residual", {"normalization": "layer", "shortcut": None}),
 }
+
+
+@pytest.fixture(autouse=True)
+def _compiler(request):
+    """Unless it is what a test is about, nothing is compiled on PyTorch."""
+    if BACKEND != "torch" or request.node.get_closest_marker("compiled"):
+        yield
+        return
+    import torch
+
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def block_model(kind, options, shape=SHAPE):
@@ -184,7 +198,7 @@ def test_model_is_left_as_it_is_and_its_later_weights_are_not_seen():
     assert_close(infer(second), expected, 1e-3)  # a shape that had not come before
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX compiles for each shape")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others compile for each shape")
 def test_another_batch_is_not_traced_again():
     calls = []
 
@@ -220,39 +234,37 @@ def test_model_without_a_graph_is_refused():
         kr.inference_function(Subclassed())
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch's export")
-def test_convolutions_are_packed_and_nothing_else_is_left_of_them():
-    from keras_resblocks.transforms.baking import torch as baking
+# PyTorch's compiler, which the other tests do without: it takes seconds for each model.
 
-    model = block_model("bottleneck", {"strides": 2})
-    inputs = keras.ops.convert_to_tensor(random_array(SHAPE))
-    folded = kr.fold_batch_norm(model)
-    graph = baking._program(folded, [inputs]).graph
-    targets = [str(node.target) for node in graph.nodes if node.op == "call_function"]
-    convolutions = [name for name in targets if "_convolution_pointwise" in name]
-    # The stem, and two blocks of three of which each ends in a sum, with one shortcut.
-    assert len(convolutions) == 1 + 3 + 4
-    assert sum(name.endswith("binary") for name in convolutions) == 2
-    rest = {name.split(".")[1] for name in targets if name not in convolutions}
-    assert rest <= {"permute", "mean", "matmul", "add", "addmm"}
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch's compiler")
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch's export")
-def test_what_cannot_be_exported_is_run_as_it_is():
-    @keras.saving.register_keras_serializable("keras_resblocks_tests")
-    class Branching(keras.layers.Layer):
-        def call(self, inputs):
-            is_concrete = getattr(inputs, "device", None) is not None
-            if is_concrete and inputs.device.type != "meta" and float(inputs.sum()) > 0:
-                return inputs + 1.0
-            return inputs
-
-        def compute_output_spec(self, inputs):
-            return keras.KerasTensor(inputs.shape, inputs.dtype)
-
-    inputs = keras.Input(SHAPE[1:])
-    model = randomize(keras.Model(inputs, Branching()(kr.ResidualBlock(4)(inputs))))
+@on_torch
+@pytest.mark.compiled
+def test_compiled_model_takes_any_batch_and_size():
+    inputs = keras.Input((None, None, 3))
+    x = kr.ResidualBlock(4, 2, activation="elu")(inputs)
+    model = randomize(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)))
     infer = kr.inference_function(model)
-    with pytest.warns(UserWarning, match="run as it is"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # as of a compiler that fails
+        for shape in ((1, 12, 10, 3), (5, 9, 7, 3)):
+            assert_same(model, infer, random_array(shape))
+
+
+@on_torch
+def test_without_a_compiler_the_folded_model_runs_and_a_warning_says_so_once(monkeypatch):
+    def compile_nothing(function, **options):
+        def call(*inputs):
+            raise RuntimeError("no C++ compiler was found\nand much more")
+
+        return call
+
+    monkeypatch.setattr("torch.compile", compile_nothing)
+    model = block_model("residual", {})
+    infer = kr.inference_function(model)
+    with pytest.warns(UserWarning, match="not compiled: no C[+][+] compiler was found$"):
         infer(random_array(SHAPE))
-    assert_same(model, infer, random_array(SHAPE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert_same(model, infer, random_array(SHAPE))

@@ -43,6 +43,10 @@ def shrunk(name):
     return dataclasses.replace(spec, depths=depths, width=width)
 
 
+# Of the published networks that differ in more than depth and width, the first.
+DISTINCT = sorted({repr(shrunk(name)): name for name in reversed(kr.list_models())}.values())
+
+
 def images(model, batch=2, spatial=(), seed=0):
     """Random images for a model of one input, `spatial` where its sizes are open."""
     sizes = iter(spatial)

@@ -1,17 +1,13 @@
-"""A search by Optuna: what it suggests, what counts, and workers that die at any moment."""
+"""A search by Optuna: what comes out, what goes on, and workers that die at any moment."""
 
-import collections
-import gc
-import itertools
+import json
 import multiprocessing
 import os
 import pathlib
-import random
 import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import keras
@@ -22,298 +18,215 @@ import pytest
 from optuna.trial import TrialState
 
 from keras_resblocks import tuner
-from keras_resblocks.tuner.studies import queue as queues
-from keras_resblocks.tuner.studies.candidates import SuggestedHyperParameters
+from keras_resblocks.tuner.optuna_search import open_storage
+from keras_resblocks.tuner.reports.records import search_records
 
 SCORE = keras_tuner.Objective("score", "max")
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(24, 8, 8, 1)).astype("float32"), np.arange(24) % 3
+DATA = {"x": X, "y": Y, "validation_data": (X, Y)}
 
 
 class Quick(keras_tuner.HyperModel):
-    """Trials without a model that take a moment and note what they do."""
+    """Scores without a model; a list says which trials raise what."""
 
-    def __init__(self, notes=None, seconds=0.0):
+    def __init__(self, errors=()):
         super().__init__()
-        self.notes = notes
-        self.seconds = seconds
+        self.errors = iter(errors)
 
     def build(self, hp):
         return hp.Choice("x", list(range(30))), hp.Float("y", 1e-4, 1.0, sampling="log")
 
     def fit(self, hp, model, **arguments):
-        self.note("begun", model)
-        time.sleep(self.seconds)
-        self.note("ended", model)
+        error = next(self.errors, None)
+        if error:
+            raise error
         return model[0] + model[1]
 
-    def note(self, event, model):
-        if self.notes is not None:
-            line = f"{event} {os.getpid()} {model[0]} {model[1]}\n".encode()
-            with open(self.notes, "ab", buffering=0) as file:  # one write, whole or not at all
-                file.write(line)
+
+def network(**options):
+    fixed = {"blocks": "residual", "stages": 1, "activations": "relu", "regularizers": 0.0}
+    options = {"depths": 1, "widths": (2, 3, 4), "learning_rates": (1e-3, 1e-2), **options}
+    return tuner.ResNetHyperModel((8, 8, 1), 3, **fixed, **options)
+
+
+def dense(hp, metrics=("accuracy",), before=()):
+    layers = [*before, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, "softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    rate = hp.Float("rate", 1e-4, 1e-2, sampling="log")
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=list(metrics))
+    return model
 
 
 def search(hypermodel, storage=None, **options):
     storage = optuna.storages.InMemoryStorage() if storage is None else storage
-    options = {"objective": SCORE, "max_trials": 5, "seed": 1, "verbose": 0, **options}
-    return tuner.optuna_search(hypermodel, "study", storage, **options)
+    if isinstance(hypermodel, Quick):
+        options = {"objective": SCORE, "max_trials": 5, **options}
+    return tuner.optuna_search(
+        hypermodel, "study", storage, **{"max_trials": 2, "seed": 1, "verbose": 0, **options}
+    )
 
 
 def states(study):
-    return collections.Counter(trial.state.name for trial in study.trials)
+    return "".join(trial.state.name[0] for trial in study.trials)
 
 
-def complete(study):
-    return study.get_trials(states=(TrialState.COMPLETE,))
-
-
-# The hyperparameters
-
-
-def parameters(*declare):
+def parameters(values):
     hp = keras_tuner.HyperParameters()
-    for declaration in declare:
-        declaration(hp)
+    hp.values = dict(values)
     return hp
-
-
-KINDS = {
-    "choice_str": (lambda hp: hp.Choice("p", ["a", "b"]), {"a", "b"}),
-    "choice_int": (lambda hp: hp.Choice("p", [4, 1, 2]), {4, 1, 2}),
-    "choice_float": (lambda hp: hp.Choice("p", [0.0, 1e-4]), {0.0, 1e-4}),
-    "choice_bool": (lambda hp: hp.Choice("p", [True, False]), {1, 0}),  # KerasTuner makes ints
-    "choice_of_one": (lambda hp: hp.Choice("p", ["a"]), {"a"}),
-    "boolean": (lambda hp: hp.Boolean("p"), {True, False}),
-    "fixed": (lambda hp: hp.Fixed("p", 7), {7}),
-    "int": (lambda hp: hp.Int("p", 2, 5), {2, 3, 4, 5}),
-    "int_of_one": (lambda hp: hp.Int("p", 2, 2), {2}),
-    "int_step": (lambda hp: hp.Int("p", 6, 13, step=3), {6, 9, 12}),
-    "int_log": (lambda hp: hp.Int("p", 1, 4, sampling="log"), {1, 2, 3, 4}),
-    "int_log_step": (lambda hp: hp.Int("p", 2, 32, step=2, sampling="log"), {2, 4, 8, 16, 32}),
-    "int_reverse_log": (lambda hp: hp.Int("p", 1, 3, sampling="reverse_log"), {1, 2, 3}),
-    "float_step": (lambda hp: hp.Float("p", 0, 1, step=0.25), {0.0, 0.25, 0.5, 0.75, 1.0}),
-    "float_short_step": (lambda hp: hp.Float("p", 0, 1, step=0.4), {0.0, 0.4, 0.8}),
-    "float_log_step": (
-        lambda hp: hp.Float("p", 0.5, 4.0, step=2, sampling="log"),
-        {0.5, 1.0, 2.0, 4.0},
-    ),
-    "float": (lambda hp: hp.Float("p", -1, 2), (-1, 2)),
-    "float_log": (lambda hp: hp.Float("p", 1e-4, 1, sampling="log"), (1e-4, 1)),
-    "float_reverse_log": (lambda hp: hp.Float("p", 1.0, 4.0, sampling="reverse_log"), (1, 4)),
-}
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_hyperparameter_is_suggested_over_its_whole_range(kind):
-    declare, expected = KINDS[kind]
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    values = []
-    for _ in range(100):
-        trial = study.ask()
-        hp = SuggestedHyperParameters(trial)
-        values.append(declare(hp))
-        assert hp.get("p") == values[-1] == declare(hp)
-        assert trial.params == ({} if kind == "fixed" else {"p": values[-1]})
-        again = keras_tuner.HyperParameters()
-        again.values = dict(trial.params)
-        assert declare(again) == values[-1]
-    if isinstance(expected, set):
-        assert set(values) == expected
-        assert {type(value) for value in values} == {type(value) for value in expected}
-    else:
-        assert all(expected[0] <= value <= expected[1] for value in values)
-        assert len(set(values)) == len(values)
-
-
-def by_scopes(hp):
-    kind = hp.Choice("kind", ["mlp", "cnn"])
-    with hp.conditional_scope("kind", ["mlp"]):
-        units = hp.Int("units", 1, 100)
-    with hp.conditional_scope("kind", ["cnn"]), hp.name_scope("conv"):
-        filters = hp.Int("filters", 1, 100)
-    rate = hp.Float("rate", 0.0, 1.0, parent_name="kind", parent_values=["cnn"])
-    return kind, units, filters, rate
-
-
-def by_ifs(hp):
-    kind = hp.Choice("kind", ["mlp", "cnn"])
-    if kind == "mlp":
-        return kind, hp.Int("units", 1, 100), None, None
-    with hp.name_scope("conv"):
-        filters = hp.Int("filters", 1, 100)
-    return kind, None, filters, hp.Float("rate", 0.0, 1.0)
-
-
-@pytest.mark.parametrize("build", [by_scopes, by_ifs])
-def test_only_active_hyperparameters_are_suggested(build):
-    expected = {"mlp": {"kind", "units"}, "cnn": {"kind", "conv/filters", "rate"}}
-
-    class Branches(Quick):
-        def build(self, hp):
-            return build(hp)
-
-        def fit(self, hp, model, **arguments):
-            assert model == build(hp)
-            return sum(value for value in model[1:] if value is not None)
-
-    study = search(Branches(), max_trials=12)
-    assert states(study) == {"COMPLETE": 12}
-    assert {trial.params["kind"] for trial in study.trials} == {"mlp", "cnn"}
-    for trial in study.trials:
-        assert set(trial.params) == expected[trial.params["kind"]]
-
-
-def test_what_fit_asks_for_is_suggested_too():
-    class Epochs(Quick):
-        def fit(self, hp, model, **arguments):
-            return hp.Int("epochs", 1, 50)
-
-    study = search(Epochs())
-    assert [trial.params["epochs"] for trial in study.trials] == [t.value for t in study.trials]
-
-
-# What is tried
-
-
-def image_space(**options):
-    fixed = {"blocks": "residual", "activations": "relu", "regularizers": 0.0, "stages": 2}
-    options = {"depths": (1, 2, 3, 4), "widths": (4, 8, 16, 32), **fixed, **options}
-    return tuner.ResNetHyperModel((8, 8, 1), 3, **options)
-
-
-class NoTraining:
-    def fit(self, hp, model, **arguments):
-        return float(hp.get("depth_1"))
-
-
-def test_no_trial_is_over_budget_or_a_repetition():
-    options = {
-        **{"blocks": "residual", "activations": "relu", "regularizers": 0.0, "stages": 2},
-        **{"depths": (1, 2, 3, 4), "widths": (4, 8, 16, 32), "learning_rates": 1e-3},
-    }
-    free = tuner.ResNetHyperModel((8, 8, 1), 3, **options)
-    costs = {}
-    for depth_1, depth_2, width in itertools.product((1, 2, 3, 4), (1, 2, 3, 4), (4, 8, 16, 32)):
-        values = {"depth_1": depth_1, "depth_2": depth_2, "width": width}
-        hp = keras_tuner.HyperParameters()
-        hp.values = dict(values)
-        costs[tuple(sorted(values.items()))] = free.cost(hp).params
-    limit = int(np.quantile(list(costs.values()), 0.2))
-    feasible = {values for values, params in costs.items() if params <= limit}
-
-    class Limited(NoTraining, tuner.ResNetHyperModel):
-        builds = 0
-
-        def build(self, hp):
-            Limited.builds += 1
-            self.candidate(hp)
-
-    limited = Limited((8, 8, 1), 3, max_params=limit, **options)
-    with pytest.warns(UserWarning, match="no further candidate"):
-        study = search(limited, max_trials=len(feasible) + 5)  # which is not to be had
-    tried = [tuple(sorted(trial.params.items())) for trial in complete(study)]
-    assert set(tried) == feasible
-    assert len(tried) == len(feasible)
-    assert Limited.builds == len(feasible) + 1  # to learn the space
-    assert len(study.trials) == len(feasible) + 1
-    assert study.trials[-1].user_attrs[queues.VOID] == "no further candidate"
-
-
-def test_a_space_whose_default_is_over_budget_is_searched():
-    limited = image_space(widths=(32, 4), stages=1, depths=1, max_params=2000)
-    x, y = np.ones((4, 8, 8, 1), "float32"), np.array([0, 1, 2, 0])
-    study = search(limited, max_trials=2, objective="accuracy", x=x, y=y, epochs=1)
-    assert states(study) == {"COMPLETE": 2}
-    assert {trial.params["width"] for trial in study.trials} == {4}
-
-
-def test_a_space_without_a_budget_ends_when_all_is_tried():
-    class Small(Quick):
-        def build(self, hp):
-            return hp.Choice("x", [1, 2]), hp.Int("y", 1, 3)
-
-    with pytest.warns(UserWarning, match="no further candidate"):
-        study = search(Small(), max_trials=9)
-    assert sorted(trial.value for trial in complete(study)) == [2, 3, 3, 4, 4, 5]
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        lambda: optuna.samplers.RandomSampler(seed=1),
-        lambda: optuna.samplers.TPESampler(seed=1, multivariate=True),
-        lambda: optuna.samplers.GridSampler({"x": [1, 2, 3], "z": [4, 5]}, seed=1),
-        lambda: optuna.samplers.BruteForceSampler(seed=1),
-    ],
-    ids=["random", "multivariate", "grid", "brute_force"],
-)
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_another_sampler_can_be_given(sampler):
-    class Grid(Quick):
-        def build(self, hp):
-            return hp.Choice("x", [1, 2, 3]), hp.Choice("z", [4, 5])
-
-    study = search(Grid(), max_trials=6, sampler=sampler())
-    assert states(study) == {"COMPLETE": 6}
-    assert len({tuple(trial.params.values()) for trial in study.trials}) == 6
-
-
-def test_the_same_seed_runs_the_same_trials_also_if_stopped_in_between(tmp_path):
-    def candidates(study):
-        return [trial.params for trial in study.trials]
-
-    first = candidates(search(Quick(), max_trials=12))  # the first ten are drawn at random
-    assert candidates(search(Quick(), max_trials=12)) == first
-    assert candidates(search(Quick(), max_trials=2, seed=2)) != first[:2]
-    for max_trials in (4, 12):
-        stopped = search(Quick(), tmp_path / "a.journal", max_trials=max_trials)
-    assert candidates(stopped) == first
 
 
 # What comes out
 
 
-def images(count=24):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(count, 8, 8, 1)).astype("float32")
-    return {"x": x, "y": np.arange(count) % 3, "validation_data": (x, np.arange(count) % 3)}
-
-
-def test_a_trial_has_its_best_epoch_and_its_record(tmp_path):
-    hypermodel = image_space(stages=1, depths=(1, 2), widths=(2, 3, 4), max_params=1000)
-    study = search(
-        hypermodel,
-        objective="val_loss",
-        max_trials=4,
-        directory=tmp_path,
-        keep_checkpoints=2,
-        epochs=3,
-        **images(),
-    )
+def test_a_trial_has_its_best_epoch_its_record_and_its_weights(tmp_path):
+    hypermodel = network(max_params=1000)
+    options = {"objective": "val_loss", "directory": tmp_path, "keep_checkpoints": 2, "epochs": 3}
+    study = search(hypermodel, max_trials=4, **options, **DATA)
     assert study.direction == optuna.study.StudyDirection.MINIMIZE
     for trial in study.trials:
         record = trial.user_attrs["record"]
-        hp = keras_tuner.HyperParameters()
-        hp.values = dict(trial.params)
-        assert record["cost"]["params"] == hypermodel.cost(hp).params <= 1000
-        assert record["cost"]["macs"] == hypermodel.cost(hp).macs
+        cost = hypermodel.cost(parameters(trial.params))
+        assert trial.user_attrs["params"] == record["cost"]["params"] == cost.params <= 1000
+        assert trial.user_attrs["macs"] == cost.macs
+        assert trial.user_attrs["activation_memory"] == 4 * cost.activations
         assert trial.value == min(record["history"]["val_loss"])
         assert list(trial.intermediate_values.values()) == record["history"]["val_loss"]
-        assert 0 < record["seconds"]["training"] <= record["seconds"]["total"]
+        assert 0 < record["seconds"]["training"] <= trial.user_attrs["seconds"]
         assert "stage1_block1" in record["summary"]
-    ranked = sorted(study.trials, key=lambda trial: trial.value)
-    paths = {tmp_path / "study" / f"trial_{trial.number}.weights.h5" for trial in ranked[:2]}
-    assert set((tmp_path / "study").iterdir()) == paths
-    hp = keras_tuner.HyperParameters()
-    hp.values = dict(study.best_params)
-    model = hypermodel.build(hp)
-    model.load_weights(tmp_path / "study" / f"trial_{study.best_trial.number}.weights.h5")
-    data = images()
-    loss = model.evaluate(data["x"], data["y"], verbose=0)[0]
-    assert loss == pytest.approx(study.best_value, abs=1e-4)
+    best = sorted(study.trials, key=lambda trial: trial.value)[:2]
+    folders = [tmp_path / "study" / f"trial_{trial.number}" for trial in best]
+    assert {*tmp_path.glob("study/*")} == {*folders}
+    for trial, folder in zip(best, folders):
+        assert [path.name for path in folder.iterdir() if path.is_file()] == ["best.weights.h5"]
+        model = hypermodel.build(parameters(trial.params))
+        model.load_weights(folder / "best.weights.h5")
+        assert model.evaluate(X, Y, verbose=0)[0] == pytest.approx(trial.value, abs=1e-4)
 
 
-def test_a_function_is_a_hypermodel_and_callbacks_are_copied():
+def test_several_objectives_have_a_front_in_the_study_and_in_the_report(tmp_path):
+    def sized(hp):
+        return dense(hp, before=[keras.layers.Dense(hp.Int("units", 1, 9), "relu")])
+
+    objective = ["params", "val_loss", "val_accuracy"]
+    study = search(sized, objective=objective, max_trials=5, directory=tmp_path, **DATA)
+    assert study.metric_names == objective
+    for trial in study.trials:
+        history = trial.user_attrs["record"]["history"]
+        assert trial.values == [
+            trial.user_attrs["params"],
+            history["val_loss"][0],
+            history["val_accuracy"][0],
+        ]
+    front = {trial.number for trial in study.best_trials}
+    assert {path.name for path in tmp_path.glob("study/*")} == {f"trial_{n}" for n in front}
+    records = search_records(study)
+    assert (records.objective, records.others) == ("val_loss", {"val_accuracy": "max"})
+    points = {trial.number: (trial.values[1], trial.values[0]) for trial in study.trials}
+    expected = {
+        number
+        for number, (loss, params) in points.items()
+        if not any(
+            other != (loss, params) and other[0] <= loss and other[1] <= params
+            for other in points.values()
+        )
+    }
+    assert {trial.number for trial in records.pareto_front("params")} == expected <= front
+    assert len(records.pareto_front("val_accuracy")) >= 1
+    tuner.report(study, tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "val_loss" in page
+    assert "val_accuracy" in page
+    assert "Pareto front" in page
+
+
+def test_the_dashboard_opens_the_study_and_shows_what_a_trial_costs(tmp_path):
+    dashboard = pytest.importorskip("optuna_dashboard")
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    (trial,) = search(dense, url, max_trials=1, **DATA).trials
+
+    def get(path):
+        answers = []
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "after=0"}
+        app = dashboard.wsgi(open_storage(url))
+        body = app(environ, lambda status, headers, *rest: answers.append(status))
+        assert answers == ["200 OK"]
+        return json.loads(b"".join(body))
+
+    (summary,) = get("/api/studies")["study_summaries"]
+    assert summary["study_name"] == "study"
+    (shown,) = get(f"/api/studies/{summary['study_id']}")["trials"]
+    attributes = {one["key"]: one["value"] for one in shown["user_attrs"]}
+    assert int(attributes["params"]) == trial.user_attrs["params"]
+    assert int(attributes["macs"]) == trial.user_attrs["macs"]
+    assert {"trainable_params", "activation_memory", "seconds"} <= attributes.keys()
+
+
+class Subclass(tuner.ResNetHyperModel):
+    def build(self, hp):
+        model = super().build(hp)
+        model.optimizer.learning_rate = hp.Float("rate", 1e-4, 1e-2, sampling="log")
+        return model
+
+
+class CrossValidated(keras_tuner.HyperModel):
+    """Trains in two folds, for a number of epochs that `fit` asks for."""
+
+    def __init__(self, result):
+        super().__init__()
+        self.result = result
+
+    def build(self, hp):
+        return dense(hp)
+
+    def fit(self, hp, model, x, y, **kwargs):
+        losses = []
+        for fold in (slice(0, 12), slice(12, 24)):
+            model = self.build(hp)
+            history = model.fit(x[fold], y[fold], epochs=hp.Int("more", 1, 2), **kwargs)
+            losses.append(min(history.history["val_loss"]))
+        return self.result(losses)
+
+
+class PerUnit(keras.metrics.Metric):
+    """A metric of several values."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        pass
+
+    def result(self):
+        return keras.ops.convert_to_tensor([0.5, 1.0])
+
+
+LOSS = {"objective": "val_loss"}
+USERS = {
+    "a float of cross-validation": (CrossValidated(np.mean), LOSS, {"rate", "more"}),
+    "a list of cross-validation": (CrossValidated(list), LOSS, {"rate", "more"}),
+    "a dict": (CrossValidated(lambda losses: {"val_loss": losses}), LOSS, {"rate", "more"}),
+    "a subclass of ours": (Subclass((8, 8, 1), 3, stages=1, depths=1, widths=2), {}, {"rate"}),
+    "a metric of several values": (
+        lambda hp: dense(hp, metrics=[PerUnit(name="each")]),
+        {"objective": keras_tuner.Objective("each", "max")},
+        {"rate"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_what_users_write_is_searched(name, tmp_path):
+    hypermodel, options, asked_for = USERS[name]
+    study = search(hypermodel, directory=tmp_path, **options, **DATA)
+    assert states(study) == "CC"
+    assert all(asked_for <= trial.params.keys() for trial in study.trials)
+    assert len({tuple(trial.params.items()) for trial in study.trials}) == 2
+    assert all(trial.user_attrs["params"] > 0 for trial in study.trials)
+    if "several values" in name:
+        assert [trial.value for trial in study.trials] == [0.75, 0.75]
+
+
+def test_each_trial_has_a_copy_of_the_callbacks():
     class Counting(keras.callbacks.Callback):
         epochs = 0
 
@@ -321,129 +234,83 @@ def test_a_function_is_a_hypermodel_and_callbacks_are_copied():
             self.epochs += 1
             assert self.epochs == epoch + 1
 
-    def build(hp):
-        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(hp.Int("units", 1, 9))])
-        model.compile("sgd", "mse")
-        return model
-
     counting = Counting()
-    x = np.ones((4, 3), "float32")
-    study = search(
-        build, objective="loss", x=x, y=x[:, :1], epochs=2, max_trials=2, callbacks=[counting]
-    )
-    assert states(study) == {"COMPLETE": 2}
+    assert states(search(dense, epochs=2, callbacks=[counting], **DATA)) == "CC"
     assert counting.epochs == 0
-    units = study.best_params["units"]
-    assert study.best_trial.user_attrs["record"]["cost"] == {
-        "params": 4 * units,
-        "trainable_params": 4 * units,
-        "macs": 3 * units,
-        "activation_memory": 4 * units,
-    }
 
 
-@pytest.mark.parametrize(
-    ("result", "value"),
-    [
-        (3, 3.0),
-        (np.float32(0.5), 0.5),
-        ({"score": 2.0, "other": 5}, 2.0),
-        ([1.0, {"score": 2.0}], 1.5),
-    ],
-)
-def test_fit_may_return_what_kerastuner_takes(result, value):
-    class Result(Quick):
-        def fit(self, hp, model, **arguments):
-            return result
+class Learns(Quick):
+    """Reports four epochs, the better the larger `x`."""
 
-    assert search(Result(), max_trials=1).best_value == value
+    def fit(self, hp, model, callbacks=(), **arguments):
+        for epoch in range(4):
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, {"score": model[0] + epoch / 10})
+        return model[0] + 0.3
 
 
-def test_a_pruner_ends_trials_early():
-    class Learns(Quick):
-        def fit(self, hp, model, callbacks=(), **arguments):
-            for epoch in range(4):
-                for callback in callbacks:
-                    callback.on_epoch_end(epoch, {"score": model[0] + epoch / 10})
-            return model[0] + 0.3
+def test_a_pruner_ends_trials_early_and_they_count():
+    class Decreasing(Learns):
+        def build(self, hp):
+            hp.Choice("x", list(range(30)))
+            return (30 - len(study_of.trials), 0)
 
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=3)
-    study = search(Learns(), max_trials=12, pruner=pruner)
-    counts = states(study)
-    assert counts["PRUNED"] > 0
-    assert sum(counts.values()) == 12
-    assert all(len(t.intermediate_values) == 4 for t in complete(study))
+    storage = optuna.storages.InMemoryStorage()
+    study_of = search(Quick(), storage, max_trials=1)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=2)
+    study = search(Decreasing(), storage, max_trials=9, pruner=pruner)
+    assert states(study) == "CC" + "P" * 7  # more in a row than failures may be
+    assert len(study.trials[-1].intermediate_values) == 1
 
 
-class Fails(Quick):
-    """Raises in the trials that are listed."""
-
-    def __init__(self, errors):
-        super().__init__()
-        self.errors = iter(errors)
-
-    def fit(self, hp, model, **arguments):
-        error = next(self.errors, None)
-        if error:
-            raise error
-        return model[0]
+# Errors
 
 
-def test_failures_are_recorded_and_count():
-    study = search(Fails([ValueError("a bug"), ValueError("a bug"), None, ValueError("b")]))
-    assert [trial.state.name for trial in study.trials] == [
-        *("FAIL", "FAIL", "COMPLETE", "FAIL", "COMPLETE")
-    ]
-    assert "Traceback" in study.trials[0].user_attrs["failure"]
+def test_failures_are_recorded_with_their_traceback():
+    errors = [ValueError("a bug"), ValueError("a bug"), None, ValueError("b")]
+    study = search(Quick(errors), max_trials=2)
+    assert states(study) == "FFCFC"
     assert "ValueError: a bug" in study.trials[0].user_attrs["failure"]
+    assert "Traceback" in study.trials[0].user_attrs["failure"]
+    assert "failure" not in study.trials[2].user_attrs
 
 
-def test_out_of_memory_is_recorded_and_ends_nothing():
-    study = search(Fails([MemoryError("too large")] * 4))
-    assert [trial.state.name for trial in study.trials] == ["FAIL"] * 4 + ["COMPLETE"]
-    assert study.trials[0].user_attrs["failure"] == "Out of memory: too large"
+def test_out_of_memory_ends_nothing():
+    study = search(Quick([MemoryError("too large")] * 4), max_trials=1)
+    assert states(study) == "FFFFC"
 
 
 def test_three_failures_in_a_row_end_the_call_and_not_the_study():
     storage = optuna.storages.InMemoryStorage()
-    with pytest.raises(RuntimeError, match=r"(?s)3 trials.*in a row.*ValueError: a bug"):
-        search(Fails([ValueError("a bug")] * 9), storage, max_trials=9)
-    study = search(Quick(), storage, max_trials=9)
-    assert states(study) == {"FAIL": 3, "COMPLETE": 6}
+    with pytest.raises(RuntimeError, match=r"(?s)3 trials.*in a row.*Traceback.*ValueError: a bug"):
+        search(Quick([ValueError("a bug")] * 9), storage)
+    assert states(search(Quick(), storage)) == "FFFCCCCC"
 
 
-def test_an_objective_that_is_not_measured_or_no_number_is_a_failure():
+def test_a_score_that_is_no_number_is_a_failure():
     class Diverges(Quick):
         def fit(self, hp, model, **arguments):
-            return {"score": float("nan")} if model[0] % 2 else {"accuracy": 1.0}
+            return next(self.errors)
 
-    with pytest.raises(RuntimeError, match=r"`score` is not a number|Received: objective='score'"):
-        search(Diverges())
+    study = search(Diverges([float("nan"), 1.0, {"score": [float("nan"), 2.0]}]), max_trials=2)
+    assert states(study) == "FCC"
+    assert "`score` is not a number" in study.trials[0].user_attrs["failure"]
+    assert [trial.value for trial in study.trials[1:]] == [1.0, 2.0]
 
 
 def test_a_fatal_error_ends_the_call():
-    with pytest.raises(keras_tuner.errors.FatalError):
-        search(Fails([keras_tuner.errors.FatalError("stop")]))
+    with pytest.raises(keras_tuner.errors.FatalError, match="stop"):
+        search(Quick([keras_tuner.errors.FatalError("stop")]))
 
 
-def test_an_interrupted_trial_is_run_again_at_once():
-    storage = optuna.storages.InMemoryStorage()
-    with pytest.raises(KeyboardInterrupt):
-        search(Fails([None, KeyboardInterrupt()]), storage)
-    study = search(Quick(), storage, grace_period=1000.0)
-    assert states(study) == {"COMPLETE": 5, "FAIL": 1}
-    assert study.trials[2].params == study.trials[1].params
-
-
-def test_optuna_logs_as_before_afterwards(capfd):
-    level = optuna.logging.get_verbosity()
-    search(Quick(), verbose=0)
-    assert optuna.logging.get_verbosity() == level
-    assert "".join(capfd.readouterr()) == ""
-    search(Quick(), verbose=1, max_trials=2)
-    lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert lines[1].endswith("2 of 2 over")
+def test_a_misspelt_objective_is_an_error_after_the_first_epoch():
+    epochs = []
+    noted = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append(epoch))
+    noted.__class__.__deepcopy__ = lambda self, memo: self
+    options = {"objective": keras_tuner.Objective("val_acuracy", "max"), "callbacks": [noted]}
+    with pytest.raises(ValueError, match=r"`objective`.*val_accuracy.*Received.*'val_acuracy'"):
+        search(dense, epochs=3, **options, **DATA)
+    assert epochs == [0]
 
 
 @pytest.mark.parametrize(
@@ -454,7 +321,9 @@ def test_optuna_logs_as_before_afterwards(capfd):
         ({"keep_checkpoints": 0}, "`keep_checkpoints`.*Received"),
         ({"max_reruns": -1}, "`max_reruns`.*Received"),
         ({"objective": 3}, "`objective`.*Received: objective=3"),
+        ({"objective": ["params", "macs"]}, "`objective`.*at least one metric.*Received"),
         ({"objective": "unheard_of"}, "unheard_of"),
+        ({"objective": [SCORE, "macs"], "pruner": optuna.pruners.MedianPruner()}, "`pruner`"),
         ({"hypermodel": 3}, "`hypermodel`.*Received: hypermodel=3"),
         ({"storage": "study.txt"}, "`storage`.*Received: storage='study.txt'"),
     ],
@@ -465,324 +334,246 @@ def test_bad_arguments_are_named(options, message):
         search(options.pop("hypermodel"), **options)
 
 
-def test_a_study_of_the_other_direction_is_refused():
+def test_a_study_of_another_objective_or_space_is_refused():
     storage = optuna.storages.InMemoryStorage()
-    search(Quick(), storage)
-    with pytest.raises(ValueError, match=r"`objective`.*maximize.*Received"):
-        search(Quick(), storage, objective=keras_tuner.Objective("score", "min"))
+    search(network(), storage, max_trials=1, **DATA)
+    for objective in ("val_loss", keras_tuner.Objective("other", "max")):
+        with pytest.raises(ValueError, match=r"`objective`.*val_accuracy \(maximize\).*Received"):
+            search(network(), storage, objective=objective)
+    with pytest.raises(ValueError, match=r"`hypermodel`.*`width`.*Received"):
+        search(network(widths=(2, 8)), storage)
 
 
-# Many workers, some of which die
+# Going on
+
+
+def test_a_larger_number_goes_on_and_a_late_call_returns_at_once(tmp_path):
+    study = search(Quick(), tmp_path / "a.journal")
+    assert states(study) == "CCCCC"
+    again = search(Quick([AssertionError("runs")]), tmp_path / "a.journal", max_trials=3)
+    assert again.trials == study.trials
+    further = search(Quick(), tmp_path / "a.journal", max_trials=7)
+    assert states(further) == "C" * 7
+    assert [t.params for t in further.trials] == [
+        t.params for t in search(Quick(), max_trials=7).trials
+    ]
+
+
+def test_a_space_that_is_exhausted_ends_the_search():
+    with pytest.warns(UserWarning, match="no further candidate"):
+        study = search(network(widths=(2, 3), learning_rates=1e-3), max_trials=9, **DATA)
+    assert states(study) == "CCF"
+    assert study.trials[-1].user_attrs["void"] == "no further candidate"
+    assert len(search_records(study).trials) == 2
+
+
+def test_what_is_printed_is_a_line_a_trial(capfd):
+    level = optuna.logging.get_verbosity()
+    search(Quick(), verbose=0)
+    assert optuna.logging.get_verbosity() == level
+    assert "".join(capfd.readouterr()) == ""
+    search(Quick([ValueError("a bug")]), verbose=1, max_trials=2)
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "trial 0 | failed: ValueError: a bug | 0 of 2 over"
+    assert lines[2].endswith("2 of 2 over")
+
+
+class Notes(keras.callbacks.Callback):
+    """Writes a line an epoch: process, epoch, iterations of the optimizer; may then end it."""
+
+    def __init__(self, path, at_epoch=None, end=None, seconds=0.0):
+        super().__init__()
+        self.path, self.at_epoch, self.end, self.seconds = path, at_epoch, end, seconds
+
+    def on_epoch_begin(self, epoch, logs=None):
+        iterations = int(self.model.optimizer.iterations)
+        with open(self.path, "ab", buffering=0) as file:  # one write, whole or not at all
+            file.write(f"{os.getpid()} {epoch} {iterations}\n".encode())
+        time.sleep(self.seconds)
+        if epoch == self.at_epoch:
+            self.end()
+
+
+def noted(path):
+    """(process, epoch, iterations) of all epochs."""
+    return [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "epochs"),
+    [
+        ([], [0, 1, 2, 2, 3]),
+        ([keras.callbacks.EarlyStopping("loss", patience=9)], [0, 1, 2, 0, 1, 2, 3]),
+    ],
+    ids=["goes_on", "has_a_state_and_starts_over"],
+)
+def test_an_interrupted_trial_is_run_again_at_once(callbacks, epochs, tmp_path):
+    storage = optuna.storages.InMemoryStorage()
+    options = {"epochs": 4, "batch_size": 8, "max_trials": 1, "directory": tmp_path, **DATA}
+    notes = tmp_path / "notes.txt"
+    with pytest.raises(KeyboardInterrupt):
+        search(dense, storage, callbacks=[*callbacks, Notes(notes, 2, interrupt)], **options)
+    study = search(dense, storage, callbacks=[*callbacks, Notes(notes)], **options)
+    assert states(study) == "FC"
+    assert study.trials[0].params == study.trials[1].params
+    assert [epoch for _, epoch, _ in noted(notes)] == epochs
+    assert all(iterations == 3 * epoch for _, epoch, iterations in noted(notes))
+    curve = study.trials[1].user_attrs["record"]["history"]["val_accuracy"]
+    assert len(curve) == len(study.trials[1].intermediate_values) == 4
+    assert study.best_value == max(curve)
+    model = dense(parameters(study.best_params))
+    model.load_weights(tmp_path / "study" / "trial_1" / "best.weights.h5")
+    assert model.evaluate(X, Y, verbose=0)[1] == pytest.approx(study.best_value, abs=1e-4)
+
+
+def test_an_interrupted_trial_without_weights_is_run_again(tmp_path):
+    storage = optuna.storages.InMemoryStorage()
+    with pytest.raises(KeyboardInterrupt):
+        search(Quick([None, KeyboardInterrupt()]), storage, directory=tmp_path)
+    study = search(Quick(), storage, directory=tmp_path)
+    assert states(study) == "CFCCCC"
+    assert study.trials[2].params == study.trials[1].params
+
+
+def test_a_worker_that_was_taken_for_dead_goes_on():
+    storage = optuna.storages.InMemoryStorage()
+    taken = []
+
+    class Suspended(Quick):
+        def fit(self, hp, model, **arguments):
+            if not taken:
+                study = optuna.load_study(study_name="study", storage=storage)
+                taken.append(study.tell(study.trials[-1].number, state=TrialState.FAIL))
+            return super().fit(hp, model, **arguments)
+
+    assert states(search(Suspended(), storage, max_trials=3)) == "FCCC"
+
+
+def test_a_trial_that_two_workers_ask_for_is_run_once():
+    storage = optuna.storages.InMemoryStorage()
+    with pytest.raises(KeyboardInterrupt):
+        search(Quick([None, KeyboardInterrupt()]), storage)
+    study = optuna.load_study(study_name="study", storage=storage)
+    optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[1])
+    assert states(search(Quick(), storage)) == "CFCFCCC"
+    assert len({trial.params["x"] for trial in study.trials if trial.state.name[0] == "C"}) == 5
+
+
+def test_what_a_dead_worker_left_is_kept_until_its_trial_is_run_again(tmp_path):
+    storage = optuna.storages.InMemoryStorage()
+    study = search(Quick(), storage, max_trials=1, directory=tmp_path)
+    lost = study.ask()
+    left = tmp_path / "study" / f"trial_{lost.number}"
+    left.mkdir(parents=True)
+    study.tell(lost, state=TrialState.FAIL)
+    assert states(search(Quick(), storage, max_trials=3, directory=tmp_path)) == "CFCC"
+    assert left.exists()
+    optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[lost.number])
+    assert states(search(Quick(), storage, max_trials=5, directory=tmp_path)) == "CFCCCC"
+    assert not left.exists()
+
+
+# Many workers, one of which dies
 
 
 def as_user(command):
     """PostgreSQL refuses to be run by root."""
-    return (
-        ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
-        if (os.getuid() == 0)
-        else command
-    )
+    root = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    return [*root, *command] if os.getuid() == 0 else command
 
 
 def postgres_program(name):
     folders = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return shutil.which(name) or next(
-        (str(folder / name) for folder in folders if (folder / name).exists()), None
-    )
+    found = (str(folder / name) for folder in folders if (folder / name).exists())
+    return shutil.which(name) or next(found, None)
 
 
-@pytest.fixture(scope="module")
-def postgres():
-    """URL of a server of our own, up to the name of the database."""
+@pytest.fixture
+def postgresql():
+    """URL of a database of our own."""
     initdb, server = postgres_program("initdb"), postgres_program("postgres")
     if not (initdb and server):
         pytest.skip("PostgreSQL is not installed")
-    pytest.importorskip("psycopg")
+    psycopg = pytest.importorskip("psycopg")
     folder = pathlib.Path(subprocess.check_output(as_user(["mktemp", "-d"]), text=True).strip())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    data = str(folder / "data")
-    run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
-    subprocess.run(as_user([initdb, "-D", data, "-U", "test", "-A", "trust"]), **run)
-    options = ["-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-c", "fsync=off"]
-    process = subprocess.Popen(
-        as_user([server, "-D", data, *options]), stderr=subprocess.DEVNULL, cwd="/"
-    )
+    data, options = str(folder / "data"), ["-h", "127.0.0.1", "-k", str(folder), "-c", "fsync=off"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+    subprocess.run(as_user([initdb, "-D", data, "-U", "test", "-A", "trust"]), check=True, **quiet)
+    process = subprocess.Popen(as_user([server, "-D", data, "-p", str(port), *options]), **quiet)
+    address = f"127.0.0.1:{port}/postgres"
     try:
-        yield f"postgresql+psycopg://test@127.0.0.1:{port}/"
+        for _ in range(100):
+            try:
+                psycopg.connect(f"postgresql://test@{address}").close()
+                break
+            except psycopg.OperationalError:  # still starting
+                time.sleep(0.1)
+        yield f"postgresql+psycopg://test@{address}"
     finally:
         process.send_signal(signal.SIGINT)  # a fast shutdown
         process.wait(timeout=60)
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["journal", "sqlite", "postgresql"])
-def storage(request, tmp_path):
-    """A storage, empty, as an argument that processes can share."""
-    if request.param == "journal":
-        return str(tmp_path / "search.journal")
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'search.db'}"
-    import psycopg
-
-    url = request.getfixturevalue("postgres")
-    name = f"search_{time.monotonic_ns()}"
-    address = url.replace("+psycopg", "") + "postgres"
-    for _ in range(100):
-        try:
-            with psycopg.connect(address, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            break
-        except psycopg.OperationalError:  # still starting
-            time.sleep(0.1)
-    return url + name
+@pytest.fixture
+def sqlite(tmp_path):
+    return f"sqlite:///{tmp_path / 'search.db'}"
 
 
-@pytest.fixture(scope="module")
-def processes():
-    context = multiprocessing.get_context("forkserver")
+def work(storage, folder, callback):
+    options = {"epochs": 4, "batch_size": 8, "max_trials": 6, "directory": folder, **DATA}
+    callbacks = [callback] if callback else []
+    search(dense, storage, callbacks=callbacks, grace_period=4.0, seed=None, **options)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_trial_of_a_killed_worker_is_run_again_from_its_last_epoch(database, request, tmp_path):
+    url = request.getfixturevalue(database)
+    context = multiprocessing.get_context("forkserver")  # which imports once
     context.set_forkserver_preload(["keras_resblocks.tuner", "sqlalchemy", "psycopg", __name__])
-    return context
-
-
-GRACE = 3.0  # long enough for a busy machine
-
-
-def work(notes, seconds, storage, options):
-    gc.freeze()
-    search(Quick(notes, seconds), storage, **{"grace_period": GRACE, "seed": None, **options})
-
-
-def start(processes, notes, seconds, storage, **options):
-    process = processes.Process(target=work, args=(notes, seconds, storage, options))
-    process.start()
-    return process
-
-
-def noted(notes):
-    """(event, process, candidate) of all lines."""
-    lines = notes.read_text().splitlines() if notes.exists() else []
-    return [(event, int(pid), (x, y)) for event, pid, x, y in (line.split() for line in lines)]
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def join(workers):
+    notes = tmp_path / "notes.txt"
+    ends = [(2, die), (None, None), (None, None)]
+    workers = [
+        context.Process(target=work, args=(url, tmp_path, Notes(notes, *end, seconds=0.4)))
+        for end in ends
+    ]
+    for worker in workers:  # all make the tables, at once
+        worker.start()
     for worker in workers:
         worker.join(timeout=180)
-        assert worker.exitcode == 0
-
-
-def kill(worker):
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.join()
-
-
-def loaded(storage):
-    from keras_resblocks.tuner.studies.search import open_storage
-
-    return optuna.load_study(study_name="study", storage=open_storage(storage))
-
-
-def candidates(trials):
-    return collections.Counter(tuple(trial.params.items()) for trial in trials)
-
-
-@pytest.mark.slow
-def test_the_trial_of_a_killed_worker_is_run_again_and_the_count_is_exact(
-    storage, processes, tmp_path
-):
-    notes = tmp_path / "notes.txt"
-    workers = [start(processes, notes, 0.3, storage, max_trials=10) for _ in range(3)]
-    victim = workers[0]
-    wait_for(lambda: any(pid == victim.pid for _, pid, _ in noted(notes)))
-    wait_for(lambda: [event for event, pid, _ in noted(notes) if pid == victim.pid][-1] == "begun")
-    kill(victim)
-    join(workers[1:])
-    events = noted(notes)
-    lost = [candidate for event, pid, candidate in events if pid == victim.pid][-1]
-    assert ("begun", victim.pid, lost) in events
-    assert any(event == "ended" and candidate == lost for event, _, candidate in events)
-    study = loaded(storage)
-    assert len(complete(study)) == 10
-    assert set(candidates(complete(study)).values()) == {1}
-    runs = [
-        trial
-        for trial in study.trials
-        if tuple(map(str, trial.params.values())) == lost
-        and not queues.is_void(trial)  # both survivors may ask for the slot: one gives way
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL, 0, 0]
+    victim = workers[0].pid
+    study = optuna.load_study(study_name="study", storage=url)
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    assert 6 <= len(complete) <= 8
+    assert len({tuple(trial.params.items()) for trial in complete}) == len(complete)
+    ((again, number),) = [
+        (trial, trial.system_attrs["failed_trial"])
+        for trial in complete
+        if "failed_trial" in trial.system_attrs
     ]
-    assert [trial.state.name for trial in runs] == ["FAIL", "COMPLETE"]
-    assert runs[0].user_attrs[queues.DIED]
-    assert runs[1].user_attrs[queues.RERUN_OF] == runs[0].number
-
-    late = start(processes, notes, 0.3, storage, max_trials=10)
-    join([late])
-    assert len(loaded(storage).trials) == len(study.trials)  # and it has taken none
-    join([start(processes, notes, 0.0, storage, max_trials=12)])
-    assert len(complete(loaded(storage))) == 12
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_workers_killed_at_random_moments_lose_and_repeat_nothing(
-    seed, storage, processes, tmp_path
-):
-    notes = tmp_path / "notes.txt"
-    rng = random.Random(seed)
-    max_trials = 40
-
-    def begin():
-        return start(processes, notes, 0.05, storage, max_trials=max_trials)
-
-    workers = [begin() for _ in range(3)]
-    kills = 0
-    while kills < 12:
-        before = len(noted(notes))
-        wait_for(lambda before=before: len(noted(notes)) > before)
-        time.sleep(rng.uniform(0, 0.15))  # about what a trial takes, and what is written of it
-        victim = rng.randrange(3)
-        if workers[victim].is_alive():
-            kill(workers[victim])
-            kills += 1
-        workers[victim] = begin()
-    join(workers)
-    study = loaded(storage)
-    assert len(complete(study)) == max_trials
-    assert set(candidates(complete(study)).values()) == {1}
-    died = [t for t in study.trials if t.user_attrs.get(queues.DIED) and t.params]
-    drawn = [t for t in died if t.user_attrs.get(queues.DRAWN)]
-    assert candidates(drawn).keys() <= candidates(complete(study)).keys()
-    assert not study.get_trials(states=(TrialState.RUNNING,))
-
-
-@pytest.mark.slow
-def test_workers_that_race_for_the_last_slots_take_no_more(storage, processes, tmp_path):
-    notes = tmp_path / "notes.txt"
-    for max_trials in (1, 2, 4):
-        join([start(processes, notes, 0.0, storage, max_trials=max_trials) for _ in range(4)])
-        study = loaded(storage)
-        assert len(complete(study)) == max_trials
-        assert sum(event == "begun" for event, _, _ in noted(notes)) == max_trials
-
-
-@pytest.mark.slow
-def test_a_worker_that_was_frozen_and_taken_for_dead_changes_nothing(storage, processes, tmp_path):
-    notes = tmp_path / "notes.txt"
-    workers = [start(processes, notes, 0.3, storage, max_trials=6) for _ in range(2)]
-    frozen = workers[0]
-    wait_for(lambda: any(pid == frozen.pid for _, pid, _ in noted(notes)))
-    os.kill(frozen.pid, signal.SIGSTOP)
-    join(workers[1:])
-    study = loaded(storage)
-    os.kill(frozen.pid, signal.SIGCONT)
-    join(workers)
-    assert len(complete(study)) == 6
-    assert len(loaded(storage).trials) == len(study.trials)
-    assert complete(loaded(storage)) == complete(study)
-
-
-def test_threads_that_race_take_no_more():
-    storage = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(study_name="study", storage=storage)
-    claims = []
-
-    def take():
-        queue = queues.Queue(study, storage, 10, 60.0, 3)
-        while len(queue.slots()) < 10:
-            claim = queue.claim()
-            if claim:
-                claims.append(claim.number)
-
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(claims) == 10
-    assert sorted(claims) == [trial.number for trial in queues.slots(study.trials)]
-
-
-@pytest.fixture
-def lone():
-    """Makes queues on a study in memory, each as if of another worker."""
-    storage = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(study_name="study", storage=storage)
-    return lambda **options: queues.Queue(
-        study, storage, **{"max_trials": 1, "grace_period": 0.01, "max_reruns": 2, **options}
-    )
-
-
-def bury(queue):
-    queue.bury_the_dead()
-    time.sleep(2 * queue.grace_period)
-    queue.bury_the_dead()
-
-
-def test_a_worker_killed_before_it_drew_gives_its_slot_back(lone):
-    assert lone().claim()
-    queue = lone()
-    assert len(queue.slots()) == 1
-    bury(queue)
-    assert queue.slots() == []
-    assert queue.claim().number == 1
-
-
-def test_only_one_worker_runs_a_dead_ones_trial(lone):
-    lone().claim().set_attr(queues.DRAWN, True)
-    first, second = lone(), lone()
-    bury(first)
-    (died,) = first.slots()
-    assert first.needs_rerun(died)
-    assert first.claim() is None  # the slot is not free
-    assert first.claim(died)
-    assert second.claim(died) is None
-    assert len(second.slots()) == 1
-
-
-def test_a_candidate_that_kills_its_workers_counts_as_failed_in_the_end(lone):
-    lone().claim().set_attr(queues.DRAWN, True)
-    queue = lone()
-    for _ in range(2):
-        bury(queue)
-        (died,) = queue.slots()
-        assert queue.needs_rerun(died)
-        queue.claim(died)
-    bury(queue)
-    (died,) = queue.slots()
-    assert queue.is_over(died)
-    assert queue.claim() is None
-
-
-def test_a_live_worker_is_not_buried(lone):
-    claim = lone(grace_period=0.2).claim()
-    with claim:
-        bury(lone(grace_period=0.2))
-        claim.end(TrialState.COMPLETE, {}, 1.0)
-    assert claim.trial().state == TrialState.COMPLETE
-
-
-def test_a_worker_that_was_taken_for_dead_drops_its_trial():
-    storage = optuna.storages.InMemoryStorage()
-
-    class Frozen(Quick):
-        def fit(self, hp, model, callbacks=(), **arguments):
-            study = optuna.load_study(study_name="study", storage=storage)
-            trial = study.trials[-1]
-            if not taken:
-                taken.append(trial.number)
-                storage.set_trial_user_attr(trial._trial_id, queues.DIED, True)
-                study.tell(trial.number, state=TrialState.FAIL)
-            return model[0]
-
-    taken = []
-    study = search(Frozen(), storage)
-    assert taken == [0]
-    assert states(study) == {"FAIL": 1, "COMPLETE": 5}
-    assert study.trials[1].params == study.trials[0].params
+    lost = study.trials[number]
+    assert (lost.state, lost.params) == (TrialState.FAIL, again.params)
+    assert [epoch for pid, epoch, _ in noted(notes) if pid == victim] == [0, 1, 2]
+    begins = {0: 0, 2: 0}  # how often a survivor began with which epoch
+    for survivor in workers[1:]:
+        ran = [epoch for pid, epoch, _ in noted(notes) if pid == survivor.pid]
+        for before, epoch in zip([None, *ran], ran):
+            if before is None or epoch != before + 1:
+                begins[epoch] += 1
+    assert begins[2] == 1
+    assert all(iterations == 3 * epoch for _, epoch, iterations in noted(notes))
+    assert len(again.user_attrs["record"]["history"]["val_accuracy"]) == 4
+    best = tmp_path / "study" / f"trial_{study.best_trial.number}" / "best.weights.h5"
+    assert best.exists()

@@ -221,7 +221,7 @@ class TestTuners:
         tuner.print_trials(engine)
         table = capsys.readouterr().out
         rows = tuner.trial_rows(engine)
-        assert [row.number for row in rows] == list(range(1, len(engine.oracle.trials) + 1))
+        assert [row.number for row in rows] == list(range(len(engine.oracle.trials)))
         for row in rows:
             assert f"{row.score:.4f}" in table
             assert f"{row.cost.params:,}" in table
@@ -279,36 +279,13 @@ def test_hyperband_knows_its_number_of_trials(tmp_path):
     assert endless.total_trials() is None
 
 
-def test_hyperband_carries_the_optimizer_from_round_to_round(tmp_path):
-    iterations = []
-
-    class Recorder(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            iterations.append(int(self.model.optimizer.iterations))
-
-        def __deepcopy__(self, memo):
-            return Recorder()
-
-    engine = tuner.Hyperband(
-        space(**SMALL), "val_accuracy", max_epochs=2, factor=2, seed=1, directory=tmp_path
-    )
-    x, y = images()
-    engine.search(x, y, validation_data=(x, y), batch_size=12, callbacks=[Recorder()], verbose=0)
-    continued = [
-        trial
-        for trial in engine.oracle.trials.values()
-        if trial.hyperparameters.values["tuner/initial_epoch"] > 0
-    ]
-    assert continued
-    assert sum(count > 0 for count in iterations) == len(continued)
-
-
 class TestProgress:
     def test_a_line_for_each_trial(self, tmp_path, capsys):
         search("random", tmp_path, verbose=1)
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trial")]
-        assert [line.split("|")[0].strip() for line in lines] == [
-            f"trial  {i} of 3" for i in (1, 2, 3)
+        assert [line.split(" | ")[0] for line in lines] == ["trial 0", "trial 1", "trial 2"]
+        assert [line.split(" | ")[-1].split(",")[0] for line in lines] == [
+            f"{i}/3" for i in (1, 2, 3)
         ]
         assert all("val_accuracy" in line and "best" in line for line in lines)
         assert "left" in lines[0]
@@ -327,3 +304,27 @@ class TestProgress:
         with pytest.raises(RuntimeError):
             search("random", tmp_path, broken, verbose=1)
         assert "out of luck" in capsys.readouterr().out
+
+
+def test_of_equal_scores_the_smallest_network_is_the_best_for_all(tmp_path, capsys):
+    class Equal(tuner.ResNetHyperModel):
+        def fit(self, hp, model, *args, **kwargs):
+            super().fit(hp, model, *args, **kwargs)
+            return {"val_accuracy": 0.5}
+
+    network = Equal((8, 8, 1), 3, depths=1, widths=(3, 2, 4), stages=1, blocks="residual")
+    engine = search("random", tmp_path, network, verbose=1, max_trials=6, keep_checkpoints=1)
+    params = {
+        trial_id: network.cost(trial.hyperparameters).params
+        for trial_id, trial in engine.oracle.trials.items()
+    }
+    best = min(params, key=params.get)
+    assert best != "0"
+    found = tuner.report(engine)
+    weights = [path.parent.name for path in tmp_path.glob("random/trial_*/*.weights.h5")]
+    assert weights == [f"trial_{best}"]
+    assert (found.best.trial_id, found.best.number) == (best, int(best))
+    assert engine.get_best_models(1)[0].count_params() == params[best]
+    assert f"({best}) |" in capsys.readouterr().out.splitlines()[-1]
+    x, y = images()
+    assert engine.retrain_best(x, y).count_params() == params[best]

@@ -1,14 +1,16 @@
-"""The charts of a report; each is data that plotly draws for the page, and matplotlib as PNG."""
+"""The charts of a report, by plotly and Optuna."""
 
-import dataclasses
+import contextlib
 import html
 import re
+import textwrap
+import typing
 
 from keras_resblocks.tuner.reports import tables
 from keras_resblocks.tuner.reports.records import COSTS
 
 BLUE, LIGHT, ORANGE, GREY = "#2563eb", "#93b4f5", "#ea580c", "#d1d5db"
-_LABELLED = 40  # of more points, only those on the front have their numbers
+_MOST_LINES, _MOST_AXES = 100, 10  # of one chart; a browser takes seconds for thousands
 _CONFIG = {
     # A list of its own: one of plotly's default buttons sends the chart to a server.
     "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
@@ -18,12 +20,34 @@ _CONFIG = {
 }
 
 
-def charts(search, importance):
-    """All charts that the data of a search is enough for."""
-    costs = (cost for cost in COSTS if cost != "trainable_params")
-    drawn = [ScoreChart(search, cost) for cost in costs]
-    drawn += [CurvesChart(search), ImportanceChart(importance)]
-    return [chart for chart in drawn if chart.has_data()]
+class Chart(typing.NamedTuple):
+    """A chart: its title, from which its `name` is made, a plotly figure, and a note."""
+
+    title: str
+    figure: typing.Any
+    note: str = ""
+    is_wide: bool = False
+
+    @property
+    def name(self):
+        return file_name(self.title)
+
+    def html(self):
+        """The chart as a part of a page that has plotly's script."""
+        figure, margin = self.figure, self.figure.layout.margin
+        figure.update_layout(
+            title=None,
+            template="plotly_white",
+            height=figure.layout.height or 420,
+            font={"family": "system-ui, sans-serif", "size": 13, "color": "#1f2937"},
+            # At the top is room for plotly's buttons above a legend or menu.
+            margin={"l": 70, "r": margin.r or 20, "t": 80, "b": 60},
+            legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+            hoverlabel={"align": "left", "bgcolor": "white"},
+            hovermode="closest",
+        )
+        options = {"full_html": False, "include_plotlyjs": False, "config": _CONFIG}
+        return figure.to_html(div_id=self.name, **options)
 
 
 def file_name(text):
@@ -31,243 +55,251 @@ def file_name(text):
     return re.sub(r"\W+", "_", text).strip("_").lower()
 
 
-class _Chart:
-    """What the charts share: a title, from which the file is named, and two ways to be drawn."""
+def charts(search, importance):
+    """All charts that the data of a search is enough for, each a `Chart`."""
+    if not search.trials:
+        return []
+    hover = _hover(search)
+    drawn = [
+        _history(search, hover),
+        *(_front(search, name, hover) for name in (*search.others, *COSTS)),
+        _curves(search),
+        _importance(importance),
+        _parallel(search, importance),
+    ]
+    return [chart for chart in drawn if chart]
 
-    title: str
-    height = 420
 
-    @property
-    def name(self):
-        return file_name(self.title)
+def importance(search):
+    """A share of importance for each hyperparameter: a heuristic, to look where to search next.
 
-    def figure(self):
-        """The chart as a `plotly` figure."""
-        import plotly.graph_objects as go
+    Optuna's mean decrease of impurity in a random forest: its fANOVA takes minutes for a thousand
+    trials, and its PED-ANOVA says little of twenty. The epochs that Hyperband gave a trial are
+    shown as well (`epochs (Hyperband)`), lest their effect be ascribed to the hyperparameters.
 
-        figure = go.Figure(self.traces(go))
-        figure.update_layout(
-            template="plotly_white",
-            height=self.height,
-            font={"family": "system-ui, sans-serif", "size": 13, "color": "#1f2937"},
-            margin={"l": 70, "r": 20, "t": 30, "b": 60},
-            legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-            hoverlabel={"align": "left", "bgcolor": "white"},
-            hovermode="closest",
+    Returns:
+        A dict, most important first; the shares sum to 1. Empty with fewer than 4 scored trials,
+        or if nothing varied. The same search gives the same shares.
+    """
+    import optuna
+
+    chosen = _varying(search)
+    if len(search.scored) < 4 or not any(chosen) or len({t.score for t in search.scored}) == 1:
+        return {}
+    forest = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
+    with _study(search, search.scored) as study:
+        shares = optuna.importance.get_param_importances(study, evaluator=forest)
+    return {html.unescape(name): float(share) for name, share in shares.items()}
+
+
+def _varying(search):
+    """The hyperparameters of the scored trials that vary, a dict for each.
+
+    Optuna's forest takes no trial that lacks one: that has the value `"absent"`.
+    """
+    chosen = [dict(trial.hyperparameters) for trial in search.scored]
+    for trial, values in zip(search.scored, chosen):
+        if "tuner/epochs" in trial.values:
+            values["epochs (Hyperband)"] = trial.epochs
+    values = {n: [one.get(n, "absent") for one in chosen] for n in sorted(set().union(*chosen))}
+    varying = {name: column for name, column in values.items() if len(set(column)) > 1}
+    return [dict(zip(varying, row)) for row in zip(*varying.values())]
+
+
+@contextlib.contextmanager
+def _study(search, trials):
+    """A study of Optuna in memory, and no words of Optuna about it; names are safe in a page.
+
+    Args:
+        search: the `SearchRecords`.
+        trials: those to be in it, in this order; None for a failed one.
+    """
+    import optuna
+
+    chosen = dict(zip((trial.number for trial in search.scored), _varying(search)))
+    columns = {}
+    for values in chosen.values():
+        for name, value in values.items():
+            columns.setdefault(name, []).append(value)
+    kinds = {name: _distribution(values) for name, values in columns.items()}
+
+    def frozen(trial):
+        if trial is None:
+            return optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
+        values = chosen.get(trial.number, {})
+        return optuna.trial.create_trial(
+            value=trial.score,
+            params={html.escape(name): _shown(value) for name, value in values.items()},
+            distributions={html.escape(name): kinds[name] for name in values},
         )
-        self.lay_out(figure)
-        return figure
 
-    def html(self):
-        """The chart as a part of a page that has plotly's script."""
-        return self.figure().to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            div_id=self.name,
-            config=_CONFIG,
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(direction=f"{search.direction}imize")
+        study.add_trials(map(frozen, trials))
+        yield study
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _shown(value):
+    return value if isinstance(value, (bool, int, float)) else html.escape(str(value))
+
+
+def _distribution(values):
+    """What values may have been drawn from: few, or words, are choices."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    choices = list(dict.fromkeys(map(_shown, values)))
+    if all(type(value) in (int, float) for value in choices):  # a flag is no number
+        low, high = min(choices), max(choices)
+        if len(choices) > 12:
+            return FloatDistribution(low, high, log=low > 0 and high > 100 * low)
+        choices.sort()
+    return CategoricalDistribution(choices)
+
+
+def _hover(search):
+    """What a point says: the number of its trial and its hyperparameters."""
+    shown = [column for column in tables.columns(search) if column.is_parameter]
+
+    def text(trial):
+        cells = ", ".join(f"{c.title}: {c.show(trial)}" for c in shown if c.show(trial))
+        lines = [f"trial {trial.number}", *textwrap.wrap(cells, 60)]
+        return "<br>".join(map(html.escape, lines))
+
+    return {trial.number: text(trial) for trial in search.trials}
+
+
+def _history(search, hover):
+    if not search.best:
+        return None
+    from optuna.visualization import plot_optimization_history
+
+    scored = {trial.number: trial for trial in search.scored}
+    with _study(search, [scored.get(number) for number in range(max(scored) + 1)]) as study:
+        figure = plot_optimization_history(study, target_name=html.escape(search.objective))
+    points, best, _ = figure.data
+    texts = [hover[number] for number in points.x]
+    points.update(hovertext=texts, hovertemplate="%{hovertext}<br>%{y:.4f}<extra></extra>")
+    points.update(marker_color=LIGHT, name="trials")
+    best.update(name="best so far", line={"shape": "hv", "color": ORANGE}, hoverinfo="skip")
+    figure.update_xaxes(title="trial", **_whole_numbers(max(points.x)))
+    return Chart("Score of each trial", figure)
+
+
+def _front(search, name, hover):
+    """Score against a cost or a further objective; Optuna's front has no logarithmic axis."""
+    import plotly.graph_objects as go
+
+    is_log = name in COSTS  # a metric may be 0 or less
+    known = [t for t in search.scored if search.value(t, name) is not None]
+    known = [t for t in known if not is_log or search.value(t, name) > 0]
+    if name == "trainable_params" or not known:
+        return None
+    label = COSTS.get(name, name)
+    numbers = {trial.number for trial in search.pareto_front(name)}
+    rest = [trial for trial in known if trial.number not in numbers]
+    front = [trial for trial in search.pareto_front(name) if trial in known]
+    figure = go.Figure()
+    for title, trials, mode, color in (
+        ("trials", rest, "markers", LIGHT),
+        ("Pareto front", front, "lines+markers", BLUE),
+    ):
+        figure.add_scatter(
+            x=[search.value(trial, name) for trial in trials],
+            y=[trial.score for trial in trials],
+            name=title,
+            mode=mode,
+            marker={"color": color, "size": 9, "line": {"color": "white", "width": 1}},
+            line={"color": ORANGE, "width": 1.5, "shape": "hv"},
+            hovertext=[hover[trial.number] for trial in trials],
+            hovertemplate="%{hovertext}<br>%{xaxis.title.text}: %{x:,}<br>%{y:.4f}<extra></extra>",
         )
-
-    def save_png(self, path):
-        """Saves the chart as an image."""
-        from matplotlib.figure import Figure  # without pyplot: no window, no global state
-
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
-        axes.set_title(_plain(self.title))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
-        axes.set_axisbelow(True)
-        self.draw(axes)
-        figure.savefig(path, dpi=150)
+    figure.update_xaxes(title=html.escape(label))
+    figure.update_yaxes(title=html.escape(search.objective))
+    if is_log:
+        costs = [search.value(trial, name) for trial in known]
+        dtick = "D2" if 6 < max(costs) / min(costs) < 1e3 else None  # 1, 2 and 5 of each decade
+        figure.update_xaxes(type="log", tickformat="~s", dtick=dtick)
+    return Chart(f"{search.objective} against {label.split(' (')[0]}", figure)
 
 
-@dataclasses.dataclass
-class ScoreChart(_Chart):
-    """Score against a cost on a logarithmic axis, with the Pareto front."""
+def _curves(search):
+    """The metrics over the epochs, one at a time; the better a trial, the darker its curve."""
+    import plotly.graph_objects as go
+    from plotly.colors import sample_colorscale
 
-    search: object
-    cost: str
-
-    def __post_init__(self):
-        front = self.search.pareto_front(self.cost)
-        others = [trial for trial in self.search.known(self.cost) if trial not in front]
-        # Nothing on a logarithmic axis is 0. The front comes last, and so lies on top.
-        front, others = ([t for t in trials if self._x(t) > 0] for trials in (front, others))
-        self.trials = others + front
-        self.front = self._points(front)
-        self.points = self._points(self.trials)
-        self.colors = [LIGHT] * len(others) + [BLUE] * len(front)
-        self.title = f"{self.search.objective} against {COSTS[self.cost].split(' (')[0]}"
-
-    def _x(self, trial):
-        return getattr(trial, self.cost)
-
-    def _points(self, trials):
-        return list(map(self._x, trials)), [trial.score for trial in trials]
-
-    def has_data(self):
-        return bool(self.trials)
-
-    @property
-    def spread(self):
-        """How many times the least is in the most; on it depend the ticks."""
-        return max(self.points[0]) / min(self.points[0])
-
-    def traces(self, go):
-        line = {"color": ORANGE, "width": 1.5, "shape": "hv"}
-        front = dict(mode="lines", name="Pareto front", line=line, hoverinfo="skip")
-        marker = {"color": self.colors, "size": 10, "line": {"color": "white", "width": 1}}
-        points = dict(mode="markers", name="trials", marker=marker, hoverinfo="text")
-        x, y = self.points
-        columns = tables.columns(self.search)
-        hover = [_hover_text(columns, trial) for trial in self.trials]
-        return [
-            go.Scatter(x=self.front[0], y=self.front[1], **front),
-            go.Scatter(x=x, y=y, hovertext=hover, **points),
-        ]
-
-    def lay_out(self, figure):
-        dtick = "D2" if 6 < self.spread < 1e3 else None  # 1, 2 and 5 of each decade
-        figure.update_xaxes(type="log", tickformat="~s", dtick=dtick, title_text=COSTS[self.cost])
-        figure.update_yaxes(title_text=html.escape(self.search.objective))
-
-    def draw(self, axes):
-        from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
-
-        axes.set(xlabel=COSTS[self.cost], ylabel=_plain(self.search.objective))
-        if not self.has_data():
-            return
-        axes.set_xscale("log")
-        axes.step(*self.front, where="post", color=ORANGE, lw=1.5, label="Pareto front", zorder=1)
-        axes.scatter(*self.points, color=self.colors, label="trials", zorder=2)
-        offset = dict(xytext=(5, 4), textcoords="offset points")
-        for trial, x, y, color in zip(self.trials, *self.points, self.colors):
-            if len(self.trials) <= _LABELLED or color == BLUE:
-                axes.annotate(str(trial.number), (x, y), fontsize=8, color="#4b5563", **offset)
-        subs = (1, 2, 5) if self.spread < 1e3 else (1,)
-        axes.xaxis.set_major_locator(MaxNLocator(5) if self.spread <= 6 else LogLocator(subs=subs))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter("")
-        axes.legend()
-
-
-@dataclasses.dataclass
-class CurvesChart(_Chart):
-    """The metrics of every trial over its epochs; on the page one metric at a time."""
-
-    search: object
-    title = "Learning curves"
-
-    def __post_init__(self):
-        # The best trial comes last, and so lies on top.
-        self.trials = [trial for trial in reversed(self.search.ranked) if trial.history]
-        names = dict.fromkeys(name for trial in self.trials for name in trial.history)
-        self.metrics = sorted(names, key=lambda name: name != self.search.objective)
-
-    def has_data(self):
-        return bool(self.trials)
-
-    def curves(self, metric):
-        """Epochs and values of each trial."""
-        for trial in self.trials:
+    trained = [trial for trial in search.ranked if trial.history]
+    drawn = trained[:_MOST_LINES]
+    if not drawn:
+        return None
+    names = dict.fromkeys(name for trial in drawn for name in trial.history)
+    metrics = sorted(names, key=lambda name: name != search.objective)
+    shades = sample_colorscale("Blues", [0.9 - 0.6 * n / len(drawn) for n in range(len(drawn))])
+    figure, buttons = go.Figure(), []
+    for metric in metrics:
+        for trial, shade in reversed([*zip(drawn, shades)]):  # the best comes last, on top
+            is_best = trial is search.best
+            color = GREY if trial.score is None else ORANGE if is_best else shade
             values = trial.history.get(metric, [])
-            first = trial.first_epoch + 1
-            yield list(range(first, first + len(values))), values
-
-    def styles(self):
-        """Color, width and label of each trial: the better the darker, and the best apart."""
-        best, count = self.search.best, len(self.trials)
-        for place, trial in enumerate(self.trials, start=1):
-            label = f"trial {trial.number}"
-            if trial is best:
-                yield ORANGE, 2.5, f"best {label}"
-            elif trial.score is None:
-                yield GREY, 1, f"{label} ({trial.status.lower()})"
-            else:
-                yield _blend("#cfdcf7", BLUE, place / count), 1.2, label
-
-    def traces(self, go):
-        return [
-            go.Scatter(
-                x=x,
-                y=y,
-                mode="lines+markers" if len(y) == 1 else "lines",
-                line={"color": color, "width": width},
-                name=html.escape(label),
-                hovertemplate=f"{html.escape(label)}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+            figure.add_scatter(
+                x=[trial.first_epoch + epoch for epoch in range(1, len(values) + 1)],
+                y=values,
+                name=f"trial {trial.number}",
+                mode="lines+markers" if len(values) == 1 else "lines",
+                line={"color": color, "width": 2.5 if is_best else 1.2},
+                visible=metric == metrics[0],
             )
-            for (x, y), (color, width, label) in zip(self.curves(self.metrics[0]), self.styles())
-        ]
-
-    def lay_out(self, figure):
-        def button(metric):
-            xs, ys = zip(*self.curves(metric))
-            label = html.escape(metric)
-            axis = {"yaxis.title.text": label}
-            return {"label": label, "method": "update", "args": [{"x": xs, "y": ys}, axis]}
-
-        menu = {"buttons": list(map(button, self.metrics)), "x": 0, "xanchor": "left"}
-        menu |= {"y": 1.03, "yanchor": "bottom", "showactive": True}
-        figure.update_layout(updatemenus=[menu], showlegend=False, margin_t=60)
-        figure.update_xaxes(title_text="epoch", tickformat="d")
-        figure.update_yaxes(title_text=html.escape(self.metrics[0]))
-
-    def draw(self, axes):
-        from matplotlib.ticker import MaxNLocator
-
-        for (x, y), (color, width, label) in zip(self.curves(self.metrics[0]), self.styles()):
-            axes.plot(x, y, color=color, lw=width, marker="." if len(y) == 1 else "", label=label)
-        axes.set(xlabel="epoch", ylabel=_plain(self.metrics[0]))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles, labels = axes.get_legend_handles_labels()
-        axes.legend(handles[-1:], labels[-1:])
+        label, visible = html.escape(metric), [m == metric for m in metrics for _ in drawn]
+        args = [{"visible": visible}, {"yaxis.title.text": label}]
+        buttons.append({"label": label, "method": "update", "args": args})
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.03, "yanchor": "bottom"}
+    figure.update_layout(updatemenus=[menu], showlegend=False)
+    longest = max(epoch for trace in figure.data for epoch in trace.x)
+    figure.update_xaxes(title="epoch", **_whole_numbers(longest))
+    figure.update_yaxes(title=html.escape(metrics[0]))
+    return Chart("Learning curves", figure, _note(drawn, trained, "the best"))
 
 
-@dataclasses.dataclass
-class ImportanceChart(_Chart):
-    """A bar for each hyperparameter, the most important on top."""
+def _importance(importance):
+    if not importance:
+        return None
+    import plotly.graph_objects as go
 
-    importance: dict
-    title = "Hyperparameter importance"
-
-    def __post_init__(self):
-        self.names = list(reversed(self.importance))
-        self.shares = [self.importance[name] for name in self.names]
-        self.height = 110 + 36 * len(self.names)
-
-    def has_data(self):
-        return bool(self.names)
-
-    def traces(self, go):
-        names, color = list(map(html.escape, self.names)), {"color": BLUE}
-        hover = "%{y}: %{x:.1%}<extra></extra>"
-        bars = dict(orientation="h", marker=color, hovertemplate=hover)
-        return [go.Bar(x=self.shares, y=names, text=self.shares, texttemplate="%{x:.0%}", **bars)]
-
-    def lay_out(self, figure):
-        figure.update_xaxes(title_text="share of importance", tickformat=".0%")
-        figure.update_yaxes(automargin=True, type="category")
-
-    def draw(self, axes):
-        from matplotlib.ticker import PercentFormatter
-
-        axes.barh(list(map(_plain, self.names)), self.shares, color=BLUE)
-        axes.set(xlabel="share of importance")
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    names, shares = [html.escape(name) for name in importance], list(importance.values())
+    template = {"texttemplate": "%{x:.0%}", "hovertemplate": "%{y}: %{x:.1%}<extra></extra>"}
+    bars = go.Bar(x=shares, y=names, orientation="h", marker_color=BLUE, **template)
+    figure = go.Figure(bars, {"height": 110 + 26 * len(names)})
+    figure.update_xaxes(title="share of importance", tickformat=".0%")
+    figure.update_yaxes(automargin=True, type="category", autorange="reversed")
+    return Chart("Hyperparameter importance", figure)
 
 
-def _hover_text(columns, trial):
-    """All columns of a trial, one a line."""
-    lines = (f"{column.title}: {column.show(trial)}" for column in columns)
-    return "<br>".join(map(html.escape, lines))
+def _parallel(search, importance):
+    """The score and the most important hyperparameters."""
+    if not importance:
+        return None
+    from optuna.visualization import plot_parallel_coordinate
+
+    scored, names = search.scored, [html.escape(name) for name in importance][:_MOST_AXES]
+    drawn = scored[:: -(-len(scored) // _MOST_LINES)]
+    with _study(search, drawn) as study:
+        figure = plot_parallel_coordinate(study, names, target_name=html.escape(search.objective))
+    figure.update_traces(marker_showscale=False)  # the score has an axis
+    figure.update_xaxes(automargin=True, ticklabeloverflow="allow")
+    figure.update_layout(margin_r=60)
+    note = _note(drawn, scored, "evenly over the ranking,")
+    if len(names) < len(importance):
+        note = f"The {len(names)} most important hyperparameters. {note}"
+    return Chart("Parallel coordinates", figure, note, is_wide=True)
 
 
-def _plain(text):
-    """Text in which matplotlib sees no formula."""
-    return text.replace("$", r"\$")
+def _whole_numbers(most):
+    return {"tickformat": "d", "dtick": 1 if most <= 10 else None}
 
 
-def _blend(light, dark, share):
-    """A color between two of the form #rrggbb."""
-    pairs = zip(*(bytes.fromhex(color[1:]) for color in (light, dark)))
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+def _note(drawn, trials, which):
+    hidden = len(trials) - len(drawn)
+    return f"Drawn are {which} {len(drawn)} of {len(trials)} trials." if hidden else ""

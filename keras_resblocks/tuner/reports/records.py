@@ -1,23 +1,19 @@
-"""What a search left behind, as data: read from a KerasTuner project, a tuner or an Optuna study.
+"""What a search left behind, as data: read from KerasTuner, Optuna or Ray.
 
-A directory of stock KerasTuner has the values and the score of each trial, and a checkpoint whose
-parameters can be counted. Beside them there may be
-
-- `search.json`: `{"objective": {"name", "direction"}, "hypermodel": {...}}`;
-- `trial_<id>/record.json`: `{"cost": {"params", "trainable_params", "macs", "activation_memory"},
-  "history": {"loss": [...]}, "seconds": {"total", "training"}, "summary": "..."}`.
-
-Whatever is not there is None, or empty.
+A directory of stock KerasTuner has the space, the values and score of each trial, and a checkpoint
+whose parameters can be counted. Our searches add what `keras_resblocks.tuner.descriptions` makes:
+to `search.json` and each trial's `record.json`, to an Optuna study's user attributes `search` and
+`record`, to Ray's checkpoints. Whatever is not there is None, or empty.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
+from typing import Any
 
-import keras
-
-from keras_resblocks.models import Cost, cost
-from keras_resblocks.tuner import storage
+from keras_resblocks import json_files
+from keras_resblocks.models import Cost
 
 COSTS = {
     "params": "parameters",
@@ -34,7 +30,7 @@ class TrialRecord:
     """A trial.
 
     Attributes:
-        number: as the search counts: from 1 in the order of start in KerasTuner, from 0 in Optuna.
+        number: as the search counts, from 0 in KerasTuner and Optuna.
         trial_id: the search's own name of the trial.
         status: `"COMPLETED"`, `"FAILED"`, `"RUNNING"`, ...; `"UNREADABLE"` if its file is damaged.
         score: of the objective; None if the trial was not completed.
@@ -44,43 +40,48 @@ class TrialRecord:
         seconds, training_seconds: that the trial took, and its training.
         message: what a trial that failed said.
         summary: of its model, as text.
+        metrics: the values of further metrics that were objectives, by name.
+        weights: path of its best weights, None where they are not on this machine.
     """
 
     number: int
     trial_id: str
     status: str
     score: float | None = None
-    values: dict = dataclasses.field(default_factory=dict)
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
     params: int | None = None
     trainable_params: int | None = None
     macs: int | None = None
     activation_memory: int | None = None
-    history: dict = dataclasses.field(default_factory=dict)
+    history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     seconds: float | None = None
     training_seconds: float | None = None
     message: str | None = None
     summary: str | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    weights: str | None = None
 
-    @property
-    def hyperparameters(self):
+    @functools.cached_property
+    def hyperparameters(self) -> dict[str, Any]:
         """The values without those of Hyperband."""
         return {k: v for k, v in self.values.items() if not k.startswith(_INTERNAL)}
 
     @property
-    def epochs(self):
+    def epochs(self) -> int | None:
         """The epoch up to which the model was trained; None if that is not known."""
         length = max(map(len, self.history.values()), default=0)
         return self.values.get(f"{_INTERNAL}epochs", length or None)
 
     @property
-    def first_epoch(self):
+    def first_epoch(self) -> int:
         """Epochs that another trial had trained the model for, before this one went on."""
         return self.values.get(f"{_INTERNAL}initial_epoch", 0)
 
     @property
-    def cost(self):
+    def cost(self) -> Cost:
         """The `Cost` of the model."""
-        return Cost(self.params, self.trainable_params, self.macs)
+        # None where a search recorded none.
+        return Cost(self.params, self.trainable_params, self.macs)  # pyright: ignore[reportArgumentType]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,68 +94,67 @@ class SearchRecords:
         direction: `"min"` or `"max"`; None if no trial has a score and so there is no telling.
         trials: a `TrialRecord` for each, by number.
         folder: of the project, a `pathlib.Path`; None for a study.
-        hypermodel: how the space was described, if the search wrote that down.
+        others: the directions of further metrics that were objectives, by name.
+        space: what each hyperparameter was drawn from, as text, by name.
+        about: what `describe_search` said.
     """
 
     name: str
     objective: str
     direction: str | None
-    trials: tuple
+    trials: tuple[TrialRecord, ...]
     folder: pathlib.Path | None = None
-    hypermodel: dict = dataclasses.field(default_factory=dict)
+    others: dict[str, str] = dataclasses.field(default_factory=dict)
+    space: dict[str, str] = dataclasses.field(default_factory=dict)
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
-    def hyperparameters(self):
+    @functools.cached_property
+    def hyperparameters(self) -> list[str]:
         """The names of the hyperparameters, sorted."""
         return sorted({name for trial in self.trials for name in trial.hyperparameters})
 
-    @property
-    def scored(self):
+    @functools.cached_property
+    def scored(self) -> list[TrialRecord]:
         """The trials with a score, best first; of equal ones the smallest, then the first."""
 
         def rank(trial):
-            return (
-                -self.gain(trial),
-                math.inf if trial.params is None else trial.params,
-                trial.number,
-            )
+            size = math.inf if trial.params is None else trial.params
+            return -self.gain(trial), size, trial.number
 
         return sorted((trial for trial in self.trials if trial.score is not None), key=rank)
 
     @property
-    def ranked(self):
+    def ranked(self) -> list[TrialRecord]:
         """All trials: those with a score, best first, then the others."""
         return self.scored + [trial for trial in self.trials if trial.score is None]
 
     @property
-    def best(self):
+    def best(self) -> TrialRecord | None:
         """The best trial, None if no trial has a score."""
         return next(iter(self.scored), None)
 
     @property
-    def missing(self):
+    def missing(self) -> list[str]:
         """What no trial has a record of."""
         names = {**COSTS, "history": "learning curves", "summary": "model summaries"}
-        return [
-            names[field].split(" (")[0]
-            for field in names
-            if not any(getattr(trial, field) for trial in self.trials)
-        ]
+        absent = [n for n in names if not any(getattr(trial, n) for trial in self.trials)]
+        return [names[name].split(" (")[0] for name in absent]
 
-    def gain(self, trial):
+    def gain(self, trial: TrialRecord) -> float:
         """The score, or its negative where less is better."""
-        return trial.score if self.direction == "max" else -trial.score
+        score: Any = trial.score  # of a trial that has one
+        return score if self.direction == "max" else -score
 
-    def known(self, cost):
-        """The trials that have a score and the cost, cheapest first, of equal ones the best."""
-        trials = [trial for trial in self.scored if getattr(trial, cost) is not None]
-        return sorted(trials, key=lambda trial: getattr(trial, cost))
+    def value(self, trial: TrialRecord, name: str) -> float | None:
+        """What a trial has of a cost or of a further objective, None if it is not known."""
+        return trial.metrics.get(name) if name in self.others else getattr(trial, name)
 
-    def pareto_front(self, cost):
+    def pareto_front(self, cost: str) -> list[TrialRecord]:
         """The trials that no other one beats: as good for less, or better for the same.
 
         Args:
-            cost: `"params"`, `"trainable_params"`, `"macs"`, `"activation_memory"` or `"seconds"`.
+            cost: `"params"`, `"trainable_params"`, `"macs"`, `"activation_memory"`, `"seconds"`,
+                or the name of a further objective.
 
         Returns:
             A list of `TrialRecord`, cheapest first. Trials equal in both are all in it.
@@ -162,153 +162,195 @@ class SearchRecords:
         Raises:
             ValueError: for another `cost`.
         """
-        if cost not in COSTS:
-            raise ValueError(f"`cost` must be one of {', '.join(COSTS)}. Received: cost={cost!r}")
-
-        def equal(trial, other):
-            return trial.score == other.score and getattr(trial, cost) == getattr(other, cost)
-
+        names = (*COSTS, *self.others)
+        if cost not in names:
+            raise ValueError(f"`cost` must be one of {', '.join(names)}. Received: cost={cost!r}")
+        sign = -1 if self.others.get(cost) == "max" else 1
+        points = [(self.value(t, cost), self.gain(t), t) for t in self.scored]
+        points = [(sign * value, gain, t) for value, gain, t in points if value is not None]
         front = []
-        for trial in self.known(cost):
-            last = front[-1] if front else None
-            if last is None or self.gain(trial) > self.gain(last) or equal(trial, last):
-                front.append(trial)
-        return front
+        for value, gain, trial in sorted(points, key=lambda point: point[0]):
+            if not front or gain > front[-1][1] or (value, gain) == front[-1][:2]:
+                front.append((value, gain, trial))
+        return [trial for _, _, trial in front]
 
 
 def search_records(source, objective=None):
-    """The records of a search.
-
-    Args:
-        source: the directory of a KerasTuner project (or one that holds a single project), a
-            tuner, or an Optuna study.
-        objective: what the search optimized, a `keras_tuner.Objective` or the name of a metric.
-            Needed only if a directory does not tell.
-
-    Raises:
-        ValueError: if there is no project, or more than one, or if the objective is not clear.
-    """
+    """The records of a search; the arguments and errors are those of `report`."""
     if hasattr(source, "oracle"):
         return tuner_records(source)
     if hasattr(source, "study_name"):
         return study_records(source, objective)
+    if hasattr(source, "experiment_path"):
+        return ray_records(source)
     return project_records(source, objective)
 
 
 def tuner_records(tuner):
-    """The records of a tuner's search, with the costs that its hypermodel can tell."""
-    search = project_records(tuner.project_dir, tuner.oracle.objective)
-    if not hasattr(tuner.hypermodel, "cost"):
-        return search
-
-    def with_cost(trial):
-        live = tuner.oracle.trials.get(trial.trial_id)
-        if live is None or trial.macs is not None:
-            return trial
-        cost = tuner.hypermodel.cost(live.hyperparameters)
-        fields = ("params", "trainable_params", "macs")
-        return dataclasses.replace(trial, **{name: getattr(cost, name) for name in fields})
-
-    return dataclasses.replace(search, trials=tuple(map(with_cost, search.trials)))
+    """The records of a tuner's search."""
+    return project_records(tuner.project_dir, tuner.oracle.objective)
 
 
 def project_records(directory, objective=None):
     """The records of a KerasTuner project; `directory` and `objective` as in `search_records`."""
     folder = _project_folder(pathlib.Path(directory))
-    order = (storage.read_intact(folder / "oracle.json") or {}).get("start_order", [])
+    oracle = json_files.read(folder / "oracle.json") or {}
     folders = {path.name.removeprefix("trial_"): path for path in folder.glob("trial_*")}
-    late = sorted(folders.keys() - set(order), key=lambda key: (len(key), key))
-    states = {key: storage.read_intact(path / "trial.json") for key, path in folders.items()}
-    search = storage.read_intact(folder / "search.json") or {}
-    name, direction = _objective(
-        objective, search.get("objective"), [state for state in states.values() if state]
-    )
-    trials = tuple(
-        _trial(number, key, folders[key], states[key])
-        for number, key in enumerate([*order, *late], start=1)
+    started = oracle.get("start_order", [])
+    late = sorted(folders.keys() - set(started), key=lambda key: (len(key), key))
+    states = {key: json_files.read(path / "trial.json") for key, path in folders.items()}
+    about = json_files.read(folder / "search.json") or {}
+    found = list(filter(None, states.values()))
+    trials = (
+        _trial(int(key) if key.isdecimal() else number, key, folders[key], states[key])
+        for number, key in enumerate([*started, *late])
         if key in folders
     )
+    drawn = [one["config"] for one in oracle.get("hyperparameters", {}).get("space", [])]
     return SearchRecords(
-        folder.resolve().name, name, direction, trials, folder, search.get("hypermodel") or {}
+        folder.resolve().name,
+        *_objective(objective, about.get("objective"), found),
+        tuple(trials),
+        folder,
+        space={config["name"]: _drawn_from(config) for config in drawn},
+        about=about,
     )
 
 
 def study_records(study, objective=None):
     """The records of an Optuna study.
 
-    A trial may have the content of a `record.json` as its user attribute `record`. One with a
-    true user attribute `over_budget` was never trained, and is left out.
+    A trial may have the content of a `record.json` as its user attribute `record`. One with a user
+    attribute `void` or a true `over_budget` was never trained, and is left out.
 
     Args:
-        study: an `optuna.Study` with one objective.
+        study: an `optuna.Study`. Of several objectives, the first metric is the score.
         objective: a name for it; by default its metric name, or `"value"`.
     """
-    if len(study.directions) != 1:
-        raise ValueError(
-            f"`study` must have one objective. Received: a study with {len(study.directions)}"
-        )
-    names = {"COMPLETE": "COMPLETED", "FAIL": "FAILED"}
-    name, _ = _named(objective)
-    name = name or (getattr(study, "metric_names", None) or ["value"])[0]
+    given, _ = _named(objective)
+    names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
+    if len(names) == 1:
+        names = [given or (study.metric_names or ["value"])[0]]
+    directions = dict(zip(names, [one.name.lower()[:3] for one in study.directions]))
+    score, others = _score_and_others(directions)
+    statuses = {"COMPLETE": "COMPLETED", "FAIL": "FAILED"}
+    about = study.user_attrs.get("search", {})
 
     def record(trial):
-        status = names.get(trial.state.name, trial.state.name)
+        status = statuses.get(trial.state.name, trial.state.name)
+        values = dict(zip(names, trial.values or ())) if status == "COMPLETED" else {}
         recorded = _recorded(trial.user_attrs.get("record") or {})
         steps = sorted(trial.intermediate_values)
         if steps and not recorded["history"]:
-            recorded["history"] = {name: [trial.intermediate_values[step] for step in steps]}
+            recorded["history"] = {score: [trial.intermediate_values[step] for step in steps]}
+        folder = about.get("directory")
+        weights = folder and _weights(f"{folder}/trial_{trial.number}/best.weights.h5")
         return TrialRecord(
             trial.number,
             str(trial.number),
             status,
-            _finite(trial.value) if status == "COMPLETED" else None,
+            _finite(values.get(score)),
             dict(trial.params),
-            message=trial.user_attrs.get("message"),
+            message=trial.user_attrs.get("failure") or trial.user_attrs.get("message"),
+            metrics={name: values.get(name) for name in others},
+            weights=weights,
             **recorded,
         )
 
-    trials = (trial for trial in study.trials if not trial.user_attrs.get("over_budget"))
-    direction = study.directions[0].name.lower()[:3]  # of MAXIMIZE and MINIMIZE
-    return SearchRecords(study.study_name, name, direction, tuple(map(record, trials)))
+    unwanted = ("void", "over_budget")
+    trials = [one for one in study.trials if not any(map(one.user_attrs.get, unwanted))]
+    kinds = {name: kind for trial in trials for name, kind in trial.distributions.items()}
+    return SearchRecords(
+        study.study_name,
+        score,
+        directions[score],
+        tuple(map(record, trials)),
+        others=others,
+        space={name: _drawn_from(vars(kind)) for name, kind in kinds.items()},
+        about=about,
+    )
+
+
+def ray_records(results):
+    """The records of a search by `ray_search`.
+
+    Args:
+        results: the `ray.tune.ResultGrid`.
+    """
+    contents = [_ray_record(result) for result in results]
+    objectives = next(filter(None, (content.get("objectives") for content in contents)), [])
+    directions = {one["name"]: one["direction"] for one in objectives} or {"score": None}
+    score, others = _score_and_others(directions)
+
+    def record(number, result, content):
+        metrics = result.metrics or {}
+        value = _finite(metrics.get(score))
+        return TrialRecord(
+            number,
+            metrics.get("trial_id", str(number)),
+            "FAILED" if value is None else "COMPLETED",
+            value,
+            dict(result.config or {}),
+            message=metrics.get("failure") or (str(result.error) if result.error else None),
+            metrics={name: metrics.get(name) for name in others},
+            weights=result.checkpoint and _weights(f"{result.checkpoint.path}/best.weights.h5"),
+            **_recorded(content),
+        )
+
+    return SearchRecords(
+        pathlib.PurePath(results.experiment_path).name,
+        score,
+        directions[score],
+        tuple(record(i, *pair) for i, pair in enumerate(zip(results, contents))),
+        others=others,
+        about=next(filter(None, (content.get("search") for content in contents)), {}),
+    )
+
+
+def _ray_record(result):
+    if result.checkpoint is None:
+        return {}
+    with result.checkpoint.as_directory() as folder:
+        return json_files.read(pathlib.Path(folder) / "record.json") or {}
+
+
+def _score_and_others(directions):
+    """The name of the score among objectives, and the directions of other metrics by name."""
+    metrics = [name for name in directions if name not in COSTS] or list(directions)
+    score, *others = metrics
+    return score, {name: directions[name] for name in others}
 
 
 def _project_folder(directory):
     if _is_project(directory):
         return directory
+    expected = "`directory` must be that of a KerasTuner project"
+    received = f"Received: {str(directory)!r}, which"
     if not directory.is_dir():
-        raise ValueError(
-            "`directory` must be that of a KerasTuner project. "
-            f"Received: {str(directory)!r}, which is no directory"
-        )
-    inside = sorted(path for path in directory.iterdir())
-    projects = [path for path in inside if path.is_dir() and _is_project(path)]
+        raise ValueError(f"{expected}. {received} is no directory")
+    inside = sorted(directory.iterdir())
+    projects = [path for path in inside if _is_project(path)]
     if len(projects) == 1:
         return projects[0]
-    what = "projects" if projects else "only"
     names = ", ".join(path.name for path in projects or inside) or "nothing"
-    raise ValueError(
-        "`directory` must be that of a KerasTuner project, or hold exactly one. "
-        f"Received: {str(directory)!r}, which holds {what} {names}"
-    )
+    what = "projects" if projects else "only"
+    raise ValueError(f"{expected}, or hold exactly one. {received} holds {what} {names}")
 
 
 def _is_project(folder):
-    names = ("oracle.json", f"oracle.json{storage.TWIN}")
-    return any((folder / name).is_file() for name in names) or any(
-        folder.glob("trial_*/trial.json")
-    )
+    return (folder / "oracle.json").is_file() or any(folder.glob("trial_*/trial.json"))
 
 
 def _trial(number, key, folder, state):
     if not state:
         message = f"{str(folder / 'trial.json')!r} is missing or damaged."
         return TrialRecord(number, key, "UNREADABLE", message=message)
-    recorded = _recorded(storage.read_intact(folder / "record.json") or {})
+    recorded = _recorded(json_files.read(folder / "record.json") or {})
+    weights = folder / "checkpoint.weights.h5"
     if recorded["params"] is None:
-        recorded["params"] = _checkpoint_params(folder / "checkpoint.weights.h5")
+        recorded["params"] = _checkpoint_params(weights)
     if not recorded["history"]:  # a tuner of one's own may have reported every epoch
-        metrics = _metrics(state).items()
-        curves = {name: _means(metric) for name, metric in metrics}
+        curves = {name: _means(metric) for name, metric in _metrics(state).items()}
         recorded["history"] = {name: curve for name, curve in curves.items() if len(curve) > 1}
     return TrialRecord(
         number,
@@ -317,8 +359,27 @@ def _trial(number, key, folder, state):
         _finite(state["score"]) if state["status"] == "COMPLETED" else None,
         state["hyperparameters"]["values"],
         message=state.get("message"),
+        weights=_weights(weights),
         **recorded,
     )
+
+
+def _weights(path):
+    return str(path) if pathlib.Path(path).is_file() else None
+
+
+def _drawn_from(config):
+    """What a hyperparameter of KerasTuner or Optuna is drawn from, as text, by its attributes."""
+    values = config.get("values", config.get("choices"))
+    if values is not None:
+        return ", ".join(map(str, values))
+    low = config.get("min_value", config.get("low"))
+    high = config.get("max_value", config.get("high"))
+    if low is None:
+        return str(config.get("value", "True, False"))  # of Fixed, of Boolean
+    step = f", step {config['step']}" if config.get("step") not in (None, 1) else ""
+    is_log = config.get("log") or config.get("sampling") == "log"
+    return f"{low} to {high}{step}{', log' if is_log else ''}"
 
 
 def _recorded(record):
@@ -340,7 +401,6 @@ def _checkpoint_params(path):
     sizes = []
 
     def visit(name, item):
-        # Keras keeps the variables of every object, and the optimizer is one, in a group `vars`.
         if isinstance(item, h5py.Dataset) and "optimizer" not in name.split("/"):
             sizes.append(item.size)
 
@@ -371,10 +431,10 @@ def _objective(asked, written, states):
     if name is not None:
         direction = direction or directions.get(name)
         if direction is None or (name in directions and matching and name not in matching):
+            what = " or ".join(matching) or "a `keras_tuner.Objective`"
             raise ValueError(
-                "`objective` must be what the search optimized"
-                + (f", {' or '.join(matching)}. " if matching else ", a `keras_tuner.Objective`. ")
-                + f"Received: objective={name!r}"
+                f"`objective` must be what the search optimized, {what}. "
+                f"Received: objective={name!r}"
             )
         return name, direction
     if written:
@@ -416,22 +476,3 @@ def _is_score(metric, score):
 
 def _finite(value):
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def describe(model):
-    """What a trial's `record.json` says of its model: costs, and a summary."""
-    if not isinstance(model, keras.Model):  # what a hypermodel builds may be anything
-        return {"cost": {}, "summary": ""}
-    counted = cost(model)
-    bytes_in_float32 = None if counted.activations is None else 4 * counted.activations
-    lines = []
-    model.summary(print_fn=lambda line, **_: lines.append(line), line_length=100)
-    return {
-        "cost": {
-            "params": counted.params,
-            "trainable_params": counted.trainable_params,
-            "macs": counted.macs,
-            "activation_memory": bytes_in_float32,
-        },
-        "summary": "\n".join(lines),
-    }

@@ -1,14 +1,27 @@
-"""What a search found: tables, images and one page that needs nothing beside it."""
+"""What a search found: tables, and one page that needs nothing beside it."""
 
 import collections
 import dataclasses
 import datetime
 import importlib.resources
 import pathlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import keras_tuner
 
 from keras_resblocks.tuner.reports import charts, tables
-from keras_resblocks.tuner.reports.importance import hyperparameter_importance
-from keras_resblocks.tuner.reports.records import SearchRecords, search_records, tuner_records
+from keras_resblocks.tuner.reports.records import (
+    SearchRecords,
+    TrialRecord,
+    search_records,
+    tuner_records,
+)
+from keras_resblocks.types import FilePath
+
+if TYPE_CHECKING:
+    import optuna
+    import ray.tune
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,50 +30,58 @@ class Report:
 
     Attributes:
         search: the `SearchRecords`.
-        importance: see `hyperparameter_importance`.
+        importance: a share for each hyperparameter, most important first; see `charts.importance`.
         paths: of the files, by their names.
     """
 
     search: SearchRecords
-    importance: dict
-    paths: dict
+    importance: dict[str, float]
+    paths: dict[str, pathlib.Path]
 
     @property
-    def rows(self):
+    def rows(self) -> list[TrialRecord]:
         """The trials, a `TrialRecord` each, best first; last those without a score."""
         return self.search.ranked
 
     @property
-    def best(self):
+    def best(self) -> TrialRecord | None:
         """The best trial, None if none has a score."""
         return self.search.best
 
-    def pareto_front(self, cost):
+    def pareto_front(self, cost: str) -> list[TrialRecord]:
         """As `SearchRecords.pareto_front`."""
         return self.search.pareto_front(cost)
 
-    def __str__(self):
-        missing = ", ".join(self.search.missing)
-        note = f"\nNot recorded by this search: {missing}.\n" if missing else ""
-        return tables.markdown_table(self.search) + note
+    def __str__(self) -> str:
+        return tables.markdown_table(self.search)
 
-    def __rich__(self):
-        return tables.rich_table(self.search)
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        yield tables.rich_table(self.search, options.max_width)
+
+    def _repr_html_(self) -> str:
+        return tables.html_table(self.search)
 
 
-def report(source, out=None, *, objective=None):
+def report(
+    source: "FilePath | keras_tuner.Tuner | optuna.Study | ray.tune.ResultGrid",
+    out: FilePath | None = None,
+    *,
+    objective: str | keras_tuner.Objective | None = None,
+) -> Report:
     """Says what a search found. Needs the extra `plot`.
 
-    Writes `report.html`, one page that works offline, with interactive charts; `trials.csv` and
-    `trials.md`; and each chart as PNG. The charts are score against parameters, multiply-
-    accumulates, activation memory and time, with their Pareto fronts, the learning curves, and
-    the importance of the hyperparameters; each of them only if the search recorded what it needs.
+    Writes `report.html`, one page that works offline, with interactive charts, `trials.csv` and
+    `trials.md`. The charts are the score of each trial with the best so far, score against
+    parameters, multiply-accumulates, activation memory, time and further objectives with their
+    Pareto fronts, the learning curves, the importance of the hyperparameters and parallel
+    coordinates; each of them only if the search recorded what it needs.
 
     Args:
         source: the directory of a KerasTuner project, of this package or of KerasTuner itself, or
-            one that holds a single project; or a tuner; or an Optuna study.
+            one that holds a single project; or a tuner; or an Optuna study; or what `ray_search`
+            returned.
         out: the folder to write into. By default `report` in the project, or
-            `<study name>_report` in the working directory.
+            `<name of the search>_report` in the working directory.
         objective: what the search optimized, a `keras_tuner.Objective` or the name of a metric.
             Needed only if a directory does not tell.
 
@@ -78,63 +99,74 @@ def report(source, out=None, *, objective=None):
     >>> found.paths["report.html"]
     """
     search = search_records(source, objective)
-    importance = hyperparameter_importance(search)
-    drawn = charts.charts(search, importance)
-    folder = pathlib.Path(out or _default_folder(search))
+    default = (search.folder or pathlib.Path()) / "report"
+    if search.folder is None:
+        default = default.with_name(f"{charts.file_name(search.name)}_report")
+    folder = pathlib.Path(out or default)
     folder.mkdir(parents=True, exist_ok=True)
-    names = ["report.html", "trials.csv", "trials.md", *(f"{chart.name}.png" for chart in drawn)]
-    found = Report(search, importance, {name: folder / name for name in names})
-
+    names = ("report.html", "trials.csv", "trials.md")
+    found = Report(search, charts.importance(search), {name: folder / name for name in names})
     tables.write_csv(search, found.paths["trials.csv"])
     found.paths["trials.md"].write_text(str(found), encoding="utf-8")
-    for chart in drawn:
-        chart.save_png(found.paths[f"{chart.name}.png"])
-    found.paths["report.html"].write_text(_page(search, drawn), encoding="utf-8")
+    found.paths["report.html"].write_text(_page(search, found.importance), encoding="utf-8")
     return found
 
 
-def trial_rows(tuner):
+def trial_rows(tuner: keras_tuner.Tuner) -> list[TrialRecord]:
     """The trials of a tuner, a `TrialRecord` each, in the order of their start."""
     return list(tuner_records(tuner).trials)
 
 
-def print_trials(tuner):
+def print_trials(tuner: keras_tuner.Tuner) -> None:
     """Prints the trials of a tuner as a table, the best first."""
     from rich.console import Console
 
-    table = tables.rich_table(tuner_records(tuner))
-    Console(width=max(100, 14 * len(table.columns))).print(table)
+    search, console = tuner_records(tuner), Console()
+    if console.is_terminal:
+        console.print(tables.rich_table(search, console.width))
+    else:  # a file has room for all columns
+        table = tables.rich_table(search)
+        Console(width=max(100, 14 * len(table.columns))).print(table)
 
 
-def plot_trials(tuner, path):
-    """Saves a plot of the score of each trial against its number of parameters.
+def plot_trials(tuner: keras_tuner.Tuner, path: FilePath) -> None:
+    """Saves a plot of the score of each trial against its number of parameters, by matplotlib.
 
     Args:
         tuner: whose search is over.
         path: of the image file, PNG by its suffix.
     """
-    charts.ScoreChart(tuner_records(tuner), "params").save_png(path)
+    from matplotlib.figure import Figure  # without pyplot: no window, no global state
+
+    search = tuner_records(tuner)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for trials, style in ((search.scored, "o"), (search.pareto_front("params"), "-")):
+        known = [trial for trial in trials if trial.params]
+        axes.plot([t.params for t in known], [t.score for t in known], style)
+    axes.set(xlabel="parameters", ylabel=search.objective.replace("$", r"\$"), xscale="log")
+    figure.savefig(path, dpi=150)
 
 
-def _default_folder(search):
-    return search.folder / "report" if search.folder else f"{charts.file_name(search.name)}_report"
-
-
-def _page(search, drawn):
+def _page(search, importance):
     import jinja2
+    import markupsafe
     from plotly.offline import get_plotlyjs
 
+    drawn = charts.charts(search, importance)
     template = importlib.resources.files(__package__).joinpath("report.html.j2")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    # A long name may go on in a new line after each of its parts, and within long ones.
+    environment.filters["breakable"] = lambda text: markupsafe.Markup("<wbr>").join(
+        re.findall(r"[^_]{6}(?=[^\W_]{4})|.+?(?:_|$)", text, re.DOTALL)
+    )
     times = [trial.seconds for trial in search.trials if trial.seconds is not None]
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         search=search,
         best=search.best,
         statuses=collections.Counter(trial.status.lower() for trial in search.trials),
         time=datetime.timedelta(seconds=round(sum(times))) if times else None,
-        columns=tables.columns(search),
-        format_score=tables.format_score,
-        format_value=tables.format_value,
-        charts=[(chart, chart.html()) for chart in drawn],
+        tables=tables,
+        charts=drawn,
         plotly=get_plotlyjs() if drawn else "",
     )

@@ -1,0 +1,111 @@
+"""Say what the best model of a search sees in pictures."""
+
+import csv
+import pathlib
+import sys
+
+from keras_resblocks.cli import backend, options
+
+_AT_ONCE = 64  # pictures
+
+
+def add_arguments(parser):
+    """Declares what the command takes."""
+    parser.add_argument(
+        "model", type=pathlib.Path, metavar="MODEL", help="best.keras of a search, or its folder"
+    )
+    parser.add_argument(
+        "pictures", type=pathlib.Path, nargs="+", metavar="PICTURE", help="a file, or a folder"
+    )
+    parser.add_argument(
+        "--csv", action="store_true", help="print all classes, as a table with commas"
+    )
+    parser.add_argument(
+        "--top",
+        type=options.positive,
+        default=3,
+        metavar="N",
+        help="likeliest classes (3)",
+    )
+
+
+def run(args):
+    """Prints a line for each picture; the exit status, 1 if some cannot be read."""
+    backend.start()
+    from keras_resblocks.cli.data import pictures
+
+    paths, problems = pictures.find(args.pictures)
+    if not paths and not problems:
+        raise ValueError(f"`PICTURE` must hold pictures. Received: {args.pictures[0]}")
+    model = _load(args.model)
+    names = model.layers[-1].names
+    print_one = _csv_printer(names) if args.csv else _line_printer(names, args.top)
+    for path, values in _predictions(model, paths, problems):
+        print_one(path, values)
+    for path, problem in problems.items():
+        print(f"note: left out, {path}: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _load(path):
+    import keras
+
+    from keras_resblocks.training.pictures import Labels
+
+    path = path / "best.keras" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"`MODEL` must be a file that exists. Received: {path}")
+    model = keras.saving.load_model(path, compile=False)
+    if not isinstance(model.layers[-1], Labels) or len(model.output_shape) != 2:
+        raise ValueError(f"`MODEL` must be the best.keras of a search. Received: {path}")
+    return model
+
+
+def _predictions(model, paths, problems):
+    """Each picture with the model's output; what cannot be read joins the `problems`."""
+    import numpy as np
+
+    from keras_resblocks.cli.data import batches, pictures
+    from keras_resblocks.training.pictures import FitSize
+
+    sizes = [layer.size for layer in model.layers if isinstance(layer, FitSize)]
+    channels = model.input_shape[-1]
+    if len(sizes) != 1 or channels not in (1, 3):
+        raise ValueError(f"`MODEL` must take pictures. Received: input shape {model.input_shape}")
+    dtype = model.inputs[0].dtype
+    levels = 65535 if dtype == "uint16" else 255
+    reader = pictures.Reader((*sizes[0], channels), levels, model.layers[-1].background)
+
+    for start in range(0, len(paths), _AT_ONCE):
+        chunk = paths[start : start + _AT_ONCE]
+        images = dict(zip(chunk, batches.parallel(reader.attempt, chunk)))
+        problems |= {path: image for path, image in images.items() if isinstance(image, str)}
+        images = {path: image for path, image in images.items() if path not in problems}
+        if images:
+            x = np.stack(list(images.values()))
+            x = x / np.float32(levels) if dtype == "float32" else x
+            yield from zip(images, model.predict(x, verbose=0))
+
+
+def _line_printer(names, top):
+    def print_line(path, values):
+        if names:
+            named = sorted(zip(values, names), key=lambda pair: -pair[0])[:top]
+            shown = [f"{name} {value:.4f}" for value, name in named]
+        else:
+            shown = [f"{value:.6g}" for value in values]
+        print(f"{path}: {', '.join(shown)}", flush=True)
+
+    return print_line
+
+
+def _csv_printer(names):
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    if names:
+        table.writerow(["picture", "prediction", *names])
+
+    def print_row(path, values):
+        prediction = [names[values.argmax()]] if names else []
+        table.writerow([path, *prediction, *(f"{value:.6g}" for value in values)])
+
+    return print_row

@@ -1,0 +1,110 @@
+"""Convolutions that XLA computes slowly on a CPU, as a product of patches and a matrix.
+
+These are pointwise ones, for the gradient of their kernel, and those with no more positions in the
+output than taps in the kernel, at the end of a network for small images: there XLA falls back on a
+plain loop. On other devices each stays the convolution that Keras computes.
+"""
+
+import functools
+import itertools
+import math
+
+import jax  # Keras has no way to tell the devices that a program is compiled for
+import keras
+from jax import numpy as jnp
+
+from keras_resblocks.layers.fused.common import is_convolution, where
+
+_MOST_TAPS = 27  # each is a slice to compile
+
+
+def fuse(layers, stock, inlined, owns_input=False):
+    """As said in `keras_resblocks.layers.fused`."""
+    calls = [_convolution(layer) if _is_convolution(layer) else inlined(layer) for layer in layers]
+    return where(_is_array, calls, map(stock, layers))
+
+
+def pooling(*args):
+    """None: what Keras calls is one operation already."""
+    return None
+
+
+def _is_array(inputs):
+    return isinstance(inputs, jax.Array)  # and not a symbolic one of Keras's
+
+
+def _is_convolution(layer):
+    return is_convolution(layer) and layer.data_format == "channels_last" and layer.groups == 1
+
+
+def _convolution(layer):
+    """The function of `(inputs, training)` that a convolution computes."""
+
+    def call(inputs, training):
+        x = keras.ops.cast(inputs, layer.compute_dtype)
+        kernel = keras.ops.cast(layer.kernel, layer.compute_dtype)
+        outputs = convolve(x, kernel)
+        return outputs + keras.ops.cast(layer.bias, outputs.dtype) if layer.use_bias else outputs
+
+    def convolve(x, kernel):
+        sizes = x.shape[1:-1]
+        if not all(isinstance(size, int) for size in sizes):  # of an export with open sizes
+            return layer.convolution_op(x, kernel)
+        # How far the window reaches, and what is padded before and after each axis.
+        reach = [1 + d * (k - 1) for d, k in zip(layer.dilation_rate, layer.kernel_size)]
+        amounts = jax.lax.padtype_to_pads(sizes, reach, layer.strides, layer.padding.upper())
+        positions = [
+            (size + sum(amount) - width) // stride + 1
+            for size, amount, width, stride in zip(sizes, amounts, reach, layer.strides)
+        ]
+        taps = math.prod(layer.kernel_size)
+        if taps == 1 or 0 < math.prod(positions) <= taps <= _MOST_TAPS:
+            product = functools.partial(
+                _product_of_patches,
+                positions=positions,
+                amounts=amounts,
+                strides=layer.strides,
+                dilation_rate=layer.dilation_rate,
+            )
+            return jax.lax.platform_dependent(x, kernel, cpu=product, default=layer.convolution_op)
+        return layer.convolution_op(x, kernel)
+
+    return call
+
+
+def _product_of_patches(x, kernel, positions, amounts, strides, dilation_rate):
+    """A convolution of channels-last maps.
+
+    Args:
+        x: of shape `(batch, *spatial, channels)`.
+        kernel: of shape `(*window, channels, filters)`.
+        positions: numbers of output positions.
+        amounts: what is padded before and after each axis.
+        strides, dilation_rate: an integer for each axis.
+    """
+    window, filters = kernel.shape[:-2], kernel.shape[-1]
+    taps = [
+        _live_taps(*axis)
+        for axis in zip(window, strides, dilation_rate, amounts, positions, x.shape[1:-1])
+    ]
+    x = jnp.pad(x, ((0, 0), *amounts, (0, 0))) if any(map(any, amounts)) else x
+    patches = []
+    for offsets in itertools.product(*taps):
+        axes = zip(offsets, positions, strides, dilation_rate)
+        steps = (slice(o * d, o * d + (n - 1) * s + 1, s) for o, n, s, d in axes)
+        patches.append(x[(slice(None), *steps)])
+    kernel = kernel[tuple(slice(offsets.start, offsets.stop) for offsets in taps)]
+    matrix = kernel.reshape(-1, filters)
+    patches = jnp.concatenate(patches, axis=-1) if len(patches) > 1 else patches[0]
+    return jnp.tensordot(patches, matrix, axes=1)
+
+
+def _live_taps(size, stride, rate, amount, count, extent):
+    """The range of taps along an axis without those at its ends that only ever meet padding."""
+
+    def meets(tap):
+        first = tap * rate - amount[0]
+        return any(0 <= first + position * stride < extent for position in range(count))
+
+    live = list(filter(meets, range(size)))
+    return range(live[0], live[-1] + 1) if live else range(1)

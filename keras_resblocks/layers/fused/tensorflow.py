@@ -1,0 +1,88 @@
+"""TensorFlow's batch normalization.
+
+Keras writes one out as some thirty operations, backward ones included, each a pass over the data
+and a node to trace. Here it is one, and one for its gradient. Convolutions and poolings are
+TensorFlow's own already.
+"""
+
+import numpy as np
+import tensorflow as tf  # Keras has no fused normalization for training
+
+from keras_resblocks.layers.fused.common import (
+    data_format_of,
+    is_batch_normalization,
+    is_unmasked,
+    where,
+)
+
+
+def fuse(layers, stock, inlined, owns_input=False):
+    """As said in `keras_resblocks.layers.fused`."""
+    calls = [
+        where(is_unmasked, [_norm(layer)], [stock(layer)]) if _is_norm(layer) else inlined(layer)
+        for layer in layers
+    ]
+    return where(tf.is_tensor, calls, map(stock, layers))
+
+
+def pooling(*args):
+    """None: what Keras calls is one operation already."""
+    return None
+
+
+def _is_norm(layer):
+    return (
+        is_batch_normalization(layer)
+        and data_format_of(layer) == "channels_last"  # a CPU has no other
+        and layer.variable_dtype == "float32"
+        and layer.compute_dtype in ("float32", "bfloat16", "float16")
+    )
+
+
+def _norm(norm):
+    """The function of `(inputs, training)` that a normalization computes."""
+    channels = norm.input_spec.axes[norm.axis]
+    nothing = np.zeros(0, "float32")
+    zeros, ones = np.zeros(channels, "float32"), np.ones(channels, "float32")
+
+    def call(inputs, training):
+        x = tf.cast(inputs, norm.compute_dtype)
+        return (move if training and norm.trainable else keep)(x)
+
+    def keep(x):
+        mean, variance = norm.moving_mean, norm.moving_variance
+        return normalize(x, tf.convert_to_tensor(mean), tf.convert_to_tensor(variance), False)[0]
+
+    def move(x):
+        outputs, mean, unbiased, *_ = normalize(x, nothing, nothing, True)
+        size = tf.cast(tf.size(x) // channels, "float32")
+        # Keras keeps the biased variance.
+        for average, value in (
+            (norm.moving_mean, mean),
+            (norm.moving_variance, unbiased * ((size - 1) / size)),
+        ):
+            average.assign(average * norm.momentum + value * (1 - norm.momentum))
+        return outputs
+
+    def normalize(x, mean, variance, is_training):
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=tf.convert_to_tensor(norm.gamma) if norm.scale else ones,
+            offset=tf.convert_to_tensor(norm.beta) if norm.center else zeros,
+            mean=mean,
+            variance=variance,
+            epsilon=norm.epsilon,
+            is_training=is_training,
+        )
+
+    return call if norm.input_spec.ndim == 4 else _of_images(call, channels)
+
+
+def _of_images(call, channels):
+    """What a function of images makes of signals or volumes, where positions do not matter."""
+
+    def reshaped(inputs, training):
+        outputs = call(tf.reshape(inputs, (-1, 1, 1, channels)), training)
+        return tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
+
+    return reshaped

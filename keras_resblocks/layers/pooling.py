@@ -1,0 +1,208 @@
+"""Layers without weights that reduce the resolution: pooling and subsampling."""
+
+import functools
+from typing import Literal
+
+import keras
+
+from keras_resblocks import validation
+from keras_resblocks.layers import fused
+from keras_resblocks.layers.composite import Composite
+from keras_resblocks.layers.steps import symmetric_padding, window_output
+from keras_resblocks.types import CompositeArguments, Config, Shape, Size, Tensor, Unpack
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class Pooling(Composite):
+    """Max or average pooling of the input's rank.
+
+    Padding is left out of account: a maximum is right after an activation with negative values,
+    and an average counts only the positions inside the input (with `padding="same"`, PyTorch
+    and strides, Keras repeats the border instead).
+
+    Args:
+        kind: `"max"` or `"avg"`.
+        pool_size, strides: an integer, or one for each spatial axis.
+        padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`; or `"ceil"`, as
+            `"valid"` but for a last window that reaches past the end, so that every position is
+            in one (PyTorch's `ceil_mode`).
+        pad_value: a number to take the padding into account with, as keras.applications'
+            ResNetV2 pads a maximum with zeros; only for `padding="symmetric"`.
+        fused: whether to pool by the backend's own operation, as in `ResidualBlock`.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+
+    Input shape: `(batch, *spatial, channels)`, or channels first.
+    Output shape: `(batch, *ceil(spatial / strides), channels)` unless `padding` is `"valid"`
+    or `"ceil"`.
+    """
+
+    paddings = ("symmetric", "same", "valid", "ceil")
+
+    def __init__(
+        self,
+        kind: Literal["max", "avg"],
+        pool_size: Size = 3,
+        strides: Size = 1,
+        *,
+        padding: Literal["symmetric", "same", "valid", "ceil"] = "symmetric",
+        pad_value: float | None = None,
+        fused: bool = True,
+        **options: "Unpack[CompositeArguments]",
+    ) -> None:
+        super().__init__(**options)
+        self.kind = validation.one_of("kind", kind, ("max", "avg"))
+        self.pool_size = validation.positive_ints("pool_size", pool_size)
+        self.strides = validation.positive_ints("strides", strides)
+        self.padding = validation.one_of("padding", padding, self.paddings)
+        if pad_value is not None and self.padding != "symmetric":
+            raise ValueError(
+                '`pad_value` needs `padding="symmetric"`. '
+                f"Received: pad_value={pad_value!r}, padding={padding!r}"
+            )
+        self.pad_value = pad_value
+        self.fused = validation.boolean("fused", fused)
+
+    def compose(self, input_shape: Shape) -> None:
+        rank = len(input_shape) - 2
+        pool_size = validation.per_axis("pool_size", self.pool_size, rank)
+        strides = validation.per_axis("strides", self.strides, rank)
+        self.compute_output_shape(input_shape)  # raises where the window does not fit
+        self.pool = self._fused_pool(pool_size, strides) or self._pool(pool_size, strides)
+
+    def _fused_pool(self, pool_size, strides):
+        backend = fused.of_backend(self.fused)
+        amounts = {
+            "symmetric": tuple(map(symmetric_padding, pool_size)),
+            "valid": ((0, 0),) * len(pool_size),
+        }.get(self.padding)
+        if backend is None or amounts is None or self.pad_value is not None:
+            return None
+        return backend.pooling(self.kind, pool_size, strides, amounts, self.data_format)
+
+    def _pool(self, pool_size, strides):
+        pool = functools.partial(
+            keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
+            pool_size=pool_size,
+            strides=strides,
+            padding="same" if self.padding == "same" else "valid",
+            data_format=self.data_format,
+        )
+        amounts = {
+            "symmetric": tuple(map(symmetric_padding, pool_size)),
+            "ceil": tuple((0, step - 1) for step in strides),
+        }.get(self.padding, ())
+        if any(map(any, amounts)):
+            neutral = -float("inf") if self.kind == "max" else 0.0
+            widths = self.full_shape((0, 0), amounts, (0, 0))
+            pool = _after_padding(
+                pool, widths, neutral if self.pad_value is None else self.pad_value
+            )
+            if self.kind == "avg" and self.pad_value is None:
+                one_map = self.full_shape(slice(1), (slice(None),) * len(pool_size), slice(1))
+                pool = _average_of_inside(pool, one_map)
+        return pool
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.pool(inputs)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        spatial = window_output(
+            self.spatial_shape(input_shape), self.pool_size, self.strides, self.padding
+        )
+        return self.full_shape(input_shape[0], spatial, self.channels(input_shape))
+
+    def get_config(self) -> Config:
+        return {
+            **super().get_config(),
+            "kind": self.kind,
+            "pool_size": self.pool_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "pad_value": self.pad_value,
+            "fused": self.fused,
+        }
+
+
+def _after_padding(pool, widths, value):
+    return lambda inputs: pool(keras.ops.pad(inputs, widths, constant_values=value))
+
+
+def _average_of_inside(average, one_map):
+    # The average of ones is the share of a window that lies inside the input.
+    return lambda inputs: average(inputs) / average(keras.ops.ones_like(inputs[one_map]))
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class AdaptiveAveragePooling(Composite):
+    """Average pooling to a given size, by windows that may overlap, as in PyTorch.
+
+    Window `i` of `n` covers the positions from `floor(i * size / n)` to
+    `ceil((i + 1) * size / n)`.
+
+    Args:
+        output_size: an integer, or one for each spatial axis.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+
+    Input shape: `(batch, *spatial, channels)` with known sizes, or channels first.
+    Output shape: `(batch, *output_size, channels)`.
+    """
+
+    def __init__(self, output_size: Size, **options: "Unpack[CompositeArguments]") -> None:
+        super().__init__(**options)
+        self.output_size = validation.positive_ints("output_size", output_size)
+
+    def compose(self, input_shape: Shape) -> None:
+        spatial = self.spatial_shape(input_shape)
+        if None in spatial:
+            raise ValueError(
+                "`input_shape` must have known sizes to be pooled to a given size. "
+                f"Received: input_shape={input_shape}"
+            )
+        first_axis = 1 if self.data_format == "channels_last" else 2
+        sizes = validation.per_axis("output_size", self.output_size, len(spatial))
+        self.windows = {  # of each axis, as slices of the whole array
+            axis: [
+                (slice(None),) * axis + (slice(i * size // n, -(-(i + 1) * size // n)),)
+                for i in range(n)
+            ]
+            for axis, (size, n) in enumerate(zip(spatial, sizes), start=first_axis)
+        }
+
+    def call(self, inputs: Tensor) -> Tensor:
+        for axis, windows in self.windows.items():
+            means = [keras.ops.mean(inputs[window], axis, keepdims=True) for window in windows]
+            inputs = keras.ops.concatenate(means, axis)
+        return inputs
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        rank = len(input_shape) - 2
+        sizes = validation.per_axis("output_size", self.output_size, rank)
+        return self.full_shape(input_shape[0], sizes, self.channels(input_shape))
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "output_size": self.output_size}
+
+
+class Subsampling(Composite):
+    """Every `strides`-th position, the channels padded with zeros up to `filters`."""
+
+    def __init__(self, filters, strides=1, **options):
+        super().__init__(**options)
+        self.filters = filters
+        self.strides = strides
+
+    def compose(self, input_shape: Shape) -> None:
+        rank = len(input_shape) - 2
+        self.steps = tuple(
+            slice(None, None, step)
+            for step in self.full_shape(1, validation.per_axis("strides", self.strides, rank), 1)
+        )
+        missing = self.filters - self.channels(input_shape)
+        self.widths = self.full_shape((0, 0), ((0, 0),) * rank, (0, missing))
+
+    def call(self, inputs):
+        return keras.ops.pad(inputs[self.steps], self.widths)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        spatial = window_output(self.spatial_shape(input_shape), 1, self.strides, "valid")
+        return self.full_shape(input_shape[0], spatial, self.filters)

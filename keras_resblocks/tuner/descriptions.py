@@ -1,0 +1,43 @@
+"""What a search and its trials write down for a report."""
+
+import dataclasses
+import importlib
+import importlib.metadata
+import platform
+
+import keras
+
+from keras_resblocks.models import cost
+from keras_resblocks.tuner.budget import Budget
+
+
+def describe(model):
+    """What a trial's `record.json` says of its model: costs, and a summary."""
+    if not isinstance(model, keras.Model):  # what a hypermodel builds may be anything
+        return {"cost": {}, "summary": ""}
+    counted = cost(model)
+    bytes_in_float32 = None if counted.activations is None else 4 * counted.activations
+    lines = []
+    model.summary(print_fn=lambda line, **_: lines.append(line), line_length=100)
+    names = ("params", "trainable_params", "macs")
+    costs = {name: getattr(counted, name) for name in names}
+    return {
+        "cost": {**costs, "activation_memory": bytes_in_float32},
+        "summary": "\n".join(lines),
+    }
+
+
+def describe_search(hypermodel, seed=None):
+    """What a search says of itself for its report: hypermodel, budget, seed and versions."""
+    budget = getattr(hypermodel, "budget", None)  # a hypermodel of others may have anything there
+    limits = dataclasses.asdict(budget) if isinstance(budget, Budget) else {}
+    backend = keras.backend.backend()
+    packages = {"keras": keras, backend: importlib.import_module(backend)}
+    versions = {name: getattr(module, "__version__", "?") for name, module in packages.items()}
+    versions["keras_tuner"] = importlib.metadata.version("keras-tuner")
+    return {
+        "hypermodel": type(hypermodel).__name__,
+        "budget": {name: limit for name, limit in limits.items() if limit is not None},
+        "seed": seed,
+        "versions": {"python": platform.python_version(), **versions},
+    }

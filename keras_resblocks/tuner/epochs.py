@@ -1,0 +1,144 @@
+"""What a trial keeps of its epochs: a record for reports, and a backup to go on from."""
+
+import hashlib
+import pathlib
+import shutil
+import time
+
+import keras
+import keras_tuner
+
+from keras_resblocks import json_files
+
+# Callbacks with a state that a backup does not hold.
+_STATEFUL = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.BackupAndRestore,
+    keras.callbacks.SwapEMAWeights,
+)
+
+
+def are_stateless(callbacks):
+    """Whether training goes on from a backup as if it had never ended."""
+    return not any(isinstance(callback, _STATEFUL) for callback in callbacks)
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps the metrics of each epoch and the time of a training; the last one if it has several.
+
+    Args:
+        objective: a `keras_tuner.Objective` that every epoch must measure, or None.
+        validation_freq: as in `fit`.
+
+    Attributes:
+        history: list of values by name of the metric.
+        seconds: that training took.
+    """
+
+    def __init__(self, objective=None, validation_freq=1):
+        super().__init__()
+        self.objective = objective
+        self.validation_freq = validation_freq
+        self.history, self.seconds = {}, 0.0
+
+    def on_train_begin(self, logs=None):
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.objective is not None:
+            check_measured(self.objective, logs or {}, self.validation_freq)
+
+    def on_train_end(self, logs=None):
+        self.history = dict(self.model.history.history)
+        self.seconds += time.monotonic() - self._began
+
+
+def check_measured(objective, logs, validation_freq=1):
+    """Raises where the metrics of an epoch lack the objective."""
+    is_unvalidated = not any(name.startswith("val_") for name in logs)
+    if objective.has_value(logs) or (validation_freq != 1 and is_unvalidated):
+        return
+    hint = " Validation data is missing." if is_unvalidated else ""
+    raise keras_tuner.errors.FatalValueError(
+        f"`objective` must be one of what the training measures: {', '.join(sorted(logs))}.{hint} "
+        f"Received: objective={objective.name!r}"
+    )
+
+
+class Backup(keras.callbacks.Callback):
+    """`keras.callbacks.BackupAndRestore` for a trial, safe against a kill at any moment.
+
+    Keras's writes weights and epoch in place, one after the other, and knows neither the metrics
+    of earlier epochs nor the best one. Here each epoch has a folder of its own, and
+    `training.json`, replaced as a whole, says which one counts. The last of the callbacks.
+
+    Args:
+        folder: of the backup.
+        checkpoint: KerasTuner's callback that saves the best epoch, with `best_value`; None
+            where there is none.
+    """
+
+    def __init__(self, folder, checkpoint=None):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
+        self.checkpoint = checkpoint
+        self._trainings = 0
+        self._history = {}
+        self._best = self._digest = None
+
+    def on_train_begin(self, logs=None):
+        self._trainings += 1
+        if self._trainings > 1:  # there is no telling which of them a backup would be of
+            self.remove()
+            return
+        state = json_files.read(self.folder / "training.json")
+        if not state or not self.model.built or state["best_file"] != self._best_file():
+            self.remove()
+            return
+        self._backup(state["epoch"]).on_train_begin()
+        self._history = state["history"]
+        self.model.history.history.update({k: [*v] for k, v in self._history.items()})
+        if self.checkpoint:
+            self.checkpoint.best_value = self._best = state["best"]
+            self._digest = state["best_file"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._trainings > 1:
+            return
+        for name, value in (logs or {}).items():
+            self._history.setdefault(name, []).append(value)
+        self._backup(epoch + 1).on_epoch_end(epoch, logs)
+        best = self.checkpoint and self.checkpoint.best_value
+        if best != self._best:
+            self._best, self._digest = best, self._best_file()
+        state = {
+            "epoch": epoch + 1,
+            "history": self._history,
+            "best": best,
+            "best_file": self._digest,
+        }
+        json_files.write(self.folder / "training.json", state)
+        for path in self.folder.glob("epoch_*"):
+            if path != self._epoch_folder(epoch + 1):
+                shutil.rmtree(path)
+
+    def remove(self):
+        """Removes the backup."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _backup(self, epoch):
+        backup = keras.callbacks.BackupAndRestore(self._epoch_folder(epoch))
+        backup.set_model(self.model)
+        return backup
+
+    def _epoch_folder(self, epoch):
+        return self.folder / f"epoch_{epoch}"
+
+    def _best_file(self):
+        """What tells the file of the best epoch from one that was written later."""
+        path = self.checkpoint and pathlib.Path(self.checkpoint.filepath)
+        if not path or not path.exists():
+            return None
+        return hashlib.sha256(path.read_bytes()).hexdigest()

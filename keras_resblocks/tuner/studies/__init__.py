@@ -1,1 +1,0 @@
-"""A search by Optuna, on any number of machines. Needs the extra `optuna`."""

@@ -1,0 +1,274 @@
+"""KerasTuner's tuners, with a few things added.
+
+Each takes the arguments of the KerasTuner tuner of its name, and runs trials as that one does.
+Added are
+
+- candidates within the budget of a hypermodel that has `within_budget(values)` and
+  `identity(values)`, as `ResNetHyperModel` has, and none twice;
+- the same trials and scores for the same seed;
+- state files that are written as a whole, and trials that go on after their last epoch;
+- trials out of memory that are recorded and passed over;
+- `keep_checkpoints`, and a line a trial.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import time
+import warnings
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import keras
+import keras_tuner
+from keras_tuner.engine.trial import Trial
+
+from keras_resblocks import json_files, validation
+from keras_resblocks.tuner import epochs, memory, oracles
+from keras_resblocks.tuner.descriptions import describe, describe_search
+from keras_resblocks.tuner.hypermodels import NetworkHyperModel
+from keras_resblocks.tuner.progress import Progress
+from keras_resblocks.tuner.seeding import seed_all
+
+
+class _Tuner(keras_tuner.Tuner):
+    """What a KerasTuner tuner calls as `super()` with the oracle that it has made.
+
+    Args:
+        oracle, hypermodel, **kwargs: as in `keras_tuner.Tuner`.
+        keep_checkpoints: number of trials, the best ones, that keep their weights on disk; None
+            for all. Workers of a chief keep all.
+    """
+
+    oracle_class = None
+
+    def __init__(
+        self,
+        oracle: Any,
+        hypermodel: Any = None,
+        *,
+        keep_checkpoints: int | None = 10,
+        **kwargs: Any,
+    ) -> None:
+        # KerasTuner's constructors make the oracle; this one differs in methods alone.
+        oracle.__class__ = self.oracle_class
+        oracle.search_in(hypermodel)
+        if keep_checkpoints is not None:
+            validation.positive_int("keep_checkpoints", keep_checkpoints)
+        self.keep_checkpoints = keep_checkpoints
+        self._seed = oracle.seed
+        self._progress = Progress(oracle)
+        self._with_checkpoint = None  # the ended trials that may have one
+        goes_on = not kwargs.get("overwrite") and _take_up(kwargs)
+        super().__init__(oracle=oracle, hypermodel=hypermodel, **kwargs)
+        if goes_on and not self._is_worker():
+            self._compare_spaces()
+
+    def search(self, *fit_args: Any, verbose: int | str = 1, **fit_kwargs: Any) -> None:
+        """Searches, as in KerasTuner.
+
+        Args:
+            *fit_args, **fit_kwargs: for `fit` of the models.
+            verbose: 1 (or `"auto"`) for a line a trial, 2 for KerasTuner's own tables and the
+                epochs of every trial, 0 for silence.
+        """
+        has_chief = "KERASTUNER_ORACLE_IP" in os.environ  # who shows KerasTuner's tables
+        self._progress.epochs = fit_kwargs.get("epochs")
+        self._progress.verbose = int(bool(verbose) and verbose != 2 and not has_chief)
+        kerastuner = int(bool(verbose)) if has_chief else int(verbose == 2)
+        if not self._is_worker():
+            path = pathlib.Path(self.project_dir) / "search.json"
+            json_files.write(path, self._description())
+        with self._progress:
+            super().search(*fit_args, verbose=kerastuner, **fit_kwargs)
+
+    def retrain_best(self, *fit_args: Any, **fit_kwargs: Any) -> keras.Model:
+        """The best candidate, trained from scratch: the model to keep.
+
+        Args:
+            *fit_args, **fit_kwargs: for `fit`: more `epochs`, or all of the data.
+
+        Returns:
+            The trained `keras.Model`; its `history` has the epochs.
+        """
+        hp = self.get_best_hyperparameters(1)[0].copy()
+        hp.values = {k: value for k, value in hp.values.items() if not k.startswith("tuner/")}
+        keras.utils.set_random_seed(self._seed)
+        model = self.hypermodel.build(hp)
+        self.hypermodel.fit(hp, model, *fit_args, **fit_kwargs)
+        return model
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        super().on_trial_begin(trial)
+        self._began = time.monotonic()
+        self._held = memory.held()
+        self._progress.on_trial_begin(trial)
+        number = int(trial.trial_id) if trial.trial_id.isdigit() else trial.trial_id
+        seed_all(zlib.crc32(f"{self._seed} {number}".encode()))
+
+    def on_epoch_end(
+        self, trial: Trial, model: keras.Model, epoch: int, logs: dict[str, float] | None = None
+    ) -> None:
+        super().on_epoch_end(trial, model, epoch, logs=logs)
+        self._progress.on_epoch_end(trial, epoch, logs or {})
+
+    def on_trial_end(self, trial: Trial) -> None:
+        if trial.status == "INVALID" and memory.is_out_of_memory(trial.message):
+            trial.status = "FAILED"  # a second try would need as much
+        super().on_trial_end(trial)
+        memory.release(self._held)
+        shutil.rmtree(self._backup_folder(trial), ignore_errors=True)
+        self._remove_checkpoints(trial)
+        self._progress.on_trial_end(trial)
+
+    def save(self) -> None:
+        if not self._is_worker():
+            self.oracle.save()
+        json_files.write(self._get_tuner_fname(), self.get_state())
+
+    def load_model(self, trial: Trial) -> keras.Model:
+        """The model of a trial with its best weights.
+
+        Raises:
+            ValueError: if they are not on disk, as with `keep_checkpoints`.
+        """
+        if not os.path.exists(self._get_checkpoint_fname(trial.trial_id)):
+            raise ValueError(
+                f"`trial` must be one that has its weights on disk: this search keeps those of "
+                f"the best {self.keep_checkpoints or 'of all'} trials. Received: trial "
+                f"{trial.trial_id!r}"
+            )
+        return super().load_model(trial)
+
+    def _build_and_fit_model(self, trial, *args, **kwargs):
+        """As KerasTuner's, which has this method for subclasses: with callbacks of ours behind."""
+        callbacks = kwargs.pop("callbacks", [])
+        is_plain = self._is_one_fit()
+        record = epochs.Record(
+            self.oracle.objective if is_plain else None, kwargs.get("validation_freq", 1)
+        )
+        own = [record]
+        if is_plain and self.executions_per_trial == 1 and epochs.are_stateless(callbacks):
+            checkpoint = next((c for c in callbacks if hasattr(c, "best_value")), None)
+            own.append(epochs.Backup(self._backup_folder(trial), checkpoint))
+        results = super()._build_and_fit_model(trial, *args, callbacks=[*callbacks, *own], **kwargs)
+        seconds = {"total": time.monotonic() - self._began, "training": record.seconds}
+        content = {"history": record.history, **describe(record.model), "seconds": seconds}
+        json_files.write(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "record.json", content)
+        return results
+
+    def _is_one_fit(self):
+        """Whether a trial is known to be one `fit` of a model, as KerasTuner and we have it."""
+        own = (keras_tuner.HyperModel.fit, NetworkHyperModel.fit)
+        runs = (keras_tuner.Tuner.run_trial, keras_tuner.Hyperband.run_trial)
+        return type(self.hypermodel).fit in own and type(self).run_trial in runs
+
+    def _backup_folder(self, trial):
+        return pathlib.Path(self.get_trial_dir(trial.trial_id)) / "backup"
+
+    def _description(self):
+        """What a report cannot read off KerasTuner's own files."""
+        objective = self.oracle.objective
+        return {
+            "objective": {"name": objective.name, "direction": objective.direction},
+            **describe_search(self.hypermodel, self._seed),
+        }
+
+    def _remove_checkpoints(self, trial):
+        """Removes the weights of trials that are not among the best, nor gone on with."""
+        if self.keep_checkpoints is None or self._is_worker():
+            return
+        if self._with_checkpoint is None:
+            self._with_checkpoint = set(self.oracle.end_order)
+        self._with_checkpoint.add(trial.trial_id)
+        best = {trial.trial_id for trial in self.oracle.get_best_trials(self.keep_checkpoints)}
+        for trial_id in self._with_checkpoint - best - set(self.oracle.unfinished()):
+            pathlib.Path(self._get_checkpoint_fname(trial_id)).unlink(missing_ok=True)
+            self._with_checkpoint.remove(trial_id)
+
+    def _compare_spaces(self):
+        """Warns where the hypermodel has another space than the search began with."""
+        stored = {parameter.name: parameter for parameter in self.oracle.get_space().space}
+        hp = keras_tuner.HyperParameters()
+        if self.hypermodel is not None:
+            self.hypermodel.declare_hyperparameters(hp)
+            if not hp.space:
+                with contextlib.suppress(Exception):  # which a trial raises again, and records
+                    self.hypermodel.build(hp)
+        changed = [
+            f"{parameter.name}: {_text(stored.get(parameter.name))} -> {_text(parameter)}"
+            for parameter in hp.space
+            if _text(stored.get(parameter.name)) != _text(parameter)
+        ]
+        if changed:
+            warnings.warn(
+                "The search goes on in the space that it began with, but its hypermodel has "
+                f"another one ({'; '.join(changed)}). For a search in that one, give another "
+                "`project_name` or `overwrite=True`.",
+                stacklevel=4,
+            )
+
+
+def _text(parameter):
+    """A hyperparameter in a few words."""
+    if parameter is None:
+        return "none"
+    config = parameter.get_config()
+    ignored = ("name", "default", "conditions", "ordered")
+    parts = (f"{v}" for k, v in config.items() if k not in ignored and v is not None)
+    return f"{type(parameter).__name__}({', '.join(parts)})"
+
+
+def _take_up(kwargs):
+    """Whether there is a search to go on with; KerasTuner finds it after this.
+
+    It looks for the tuner's file, which is first written when a trial has ended.
+    """
+    folder = pathlib.Path(kwargs.get("directory") or ".")
+    folder /= kwargs.get("project_name") or "untitled_project"
+    if not (folder / "oracle.json").exists():
+        if any(folder.glob("trial_*/trial.json")):
+            raise ValueError(
+                f"{str(folder)!r} must hold `oracle.json`, the state of the search that its trials "
+                "belong to. Put a copy in its place, or begin another search with `project_name` "
+                "or `overwrite=True`."
+            )
+        return False
+    path = folder / f"{os.environ.get('KERASTUNER_TUNER_ID', 'tuner0')}.json"
+    if not path.exists():
+        json_files.write(path, {})
+    return True
+
+
+class _Seeded:
+    """Makes `seed=0` a seed like any other: to KerasTuner it means none."""
+
+    if not TYPE_CHECKING:  # a checker sees the arguments of KerasTuner's class
+
+        def __init__(self, *args: Any, seed: int | None = None, **kwargs: Any) -> None:
+            super().__init__(*args, seed=2**31 - 1 if seed == 0 else seed, **kwargs)
+
+
+class RandomSearch(_Seeded, keras_tuner.RandomSearch, _Tuner):
+    """`keras_tuner.RandomSearch` within its hypermodel's budget; the same arguments."""
+
+    oracle_class = oracles.RandomSearchOracle
+
+
+class GridSearch(_Seeded, keras_tuner.GridSearch, _Tuner):
+    """`keras_tuner.GridSearch` within its hypermodel's budget; the same arguments."""
+
+    oracle_class = oracles.GridSearchOracle
+
+
+class Hyperband(_Seeded, keras_tuner.Hyperband, _Tuner):
+    """`keras_tuner.Hyperband` within its hypermodel's budget; the same arguments."""
+
+    oracle_class = oracles.HyperbandOracle
+
+
+class BayesianOptimization(_Seeded, keras_tuner.BayesianOptimization, _Tuner):
+    """`keras_tuner.BayesianOptimization` within its hypermodel's budget; the same arguments."""
+
+    oracle_class = oracles.BayesianOptimizationOracle

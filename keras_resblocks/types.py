@@ -1,0 +1,139 @@
+"""The types of arguments that recur, and of the options that blocks and networks share."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+import keras
+
+if TYPE_CHECKING:
+    from keras_resblocks.layers.shortcuts import Shortcut
+
+if sys.version_info >= (3, 11):
+    from typing import Unpack as Unpack
+elif TYPE_CHECKING:
+    from typing_extensions import Unpack as Unpack
+else:
+    Unpack = None  # stands in annotations that are strings, which nothing evaluates
+
+Tensor: TypeAlias = Any  # of a backend, or a `keras.KerasTensor`
+Config: TypeAlias = dict[str, Any]
+FilePath: TypeAlias = str | os.PathLike[str]
+Shape: TypeAlias = tuple[int | None, ...]
+Size: TypeAlias = int | list[int] | tuple[int, ...]  # for all spatial axes, or one for each
+Padding: TypeAlias = Literal["symmetric", "same", "valid"]
+
+# An `activation`, a `normalization` or an `attention`: a name, a function, a layer or a config.
+Pluggable: TypeAlias = str | Callable[..., Any] | keras.layers.Layer | Config | None
+Initializer: TypeAlias = str | Callable[..., Any] | keras.initializers.Initializer | Config
+Regularizer: TypeAlias = str | Callable[..., Any] | keras.regularizers.Regularizer | Config | None
+Constraint: TypeAlias = str | Callable[..., Any] | keras.constraints.Constraint | Config | None
+DType: TypeAlias = str | keras.dtype_policies.DTypePolicy | Config | None
+
+
+class _Typed(TypedDict, total=False):
+    dtype: DType
+
+
+class _Formatted(TypedDict, total=False):
+    data_format: str | None
+
+
+class LayerArguments(_Typed, total=False):
+    """Of every Keras layer."""
+
+    name: str | None
+    trainable: bool
+    autocast: bool
+    activity_regularizer: Regularizer
+
+
+class CompositeArguments(LayerArguments, _Formatted, total=False):
+    """Of `Pooling` and `AdaptiveAveragePooling`."""
+
+
+class KernelOptions(_Typed, _Formatted, total=False):
+    """Of layers with kernels."""
+
+    kernel_initializer: Initializer
+    kernel_regularizer: Regularizer
+    kernel_constraint: Constraint
+
+
+class ConvOptions(KernelOptions, total=False):
+    """Of layers with convolutions."""
+
+    activation: Pluggable
+    normalization: Pluggable
+    padding: Padding
+    use_bias: bool | None
+    bias_initializer: Initializer
+    bias_regularizer: Regularizer
+    bias_constraint: Constraint
+    folded: bool
+    fused: bool
+
+
+class _BlockOptions(ConvOptions, total=False):
+    preactivation: bool
+    attention: Pluggable
+    drop_path_rate: float
+    dilation_rate: Size
+    atrous: bool
+    exit_activation: Pluggable
+    zero_init_residual: bool
+    remat: bool
+
+
+class _Joined(TypedDict, total=False):
+    shortcut: "Shortcut | Pluggable"
+
+
+class _Grouped(TypedDict, total=False):
+    groups: int
+
+
+class _Summed(TypedDict, total=False):
+    filters: int | None
+    residual_scale: float
+
+
+class NetworkOptions(_BlockOptions, _Joined, _Summed, total=False):
+    """Of the blocks of a network, but for `groups`, which a search may list."""
+
+    kernel_size: Size
+    expansion: int
+    stride_in_1x1: bool
+
+
+class BlockOptions(NetworkOptions, _Grouped, total=False):
+    """Of the blocks of a network."""
+
+
+class KernelArguments(KernelOptions, LayerArguments, total=False):
+    """Of a layer with kernels."""
+
+
+class GateArguments(KernelArguments, total=False):
+    """Of `SqueezeExcite` and `EfficientChannelAttention`."""
+
+    gate_activation: Pluggable
+
+
+class UnitArguments(ConvOptions, LayerArguments, total=False):
+    """Of `ConvUnit`."""
+
+
+class BranchArguments(_BlockOptions, _Grouped, LayerArguments, total=False):
+    """Of `InceptionBlock`."""
+
+
+class BlockArguments(BranchArguments, _Joined, total=False):
+    """Of `ResidualBlock` and `BottleneckBlock`."""
+
+
+class InceptionArguments(BlockArguments, _Summed, total=False):
+    """Of `InceptionBlock.v1`."""
+
+    strides: Size
