@@ -1,6 +1,5 @@
 """Batch normalization, made part of the convolution before it."""
 
-import collections
 import warnings
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 from keras_resblocks.layers import ConvUnit
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.units import ConvComposite
+from keras_resblocks.models.graphs import Calls, cloned, functional, is_graph, tensors
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -73,11 +73,6 @@ def fold(model):
     return folded, [path for path, _, name in paths if name == "moving_variance"]
 
 
-def is_graph(layer):
-    """Whether this is a functional model, or a `Sequential` one that is built."""
-    return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
-
-
 class _Folding:
     """Clones of layers, whose weights are copied once everything is built."""
 
@@ -117,15 +112,9 @@ class _Folding:
         return clone
 
     def _clone_graph(self, model):
-        # Made anew of the same tensors, so that it is neither compiled nor `Sequential`.
-        is_list = isinstance(model, keras.Sequential)
-        graph = keras.Model(
-            model.inputs[0] if is_list else model.input,
-            model.outputs[0] if is_list else model.output,
-            name=model.name,
-        )
-        calls = _Calls(graph)
-        normalizations = dict(calls.foldable_pairs())
+        graph = functional(model)
+        calls = Calls(graph)
+        normalizations = dict(_foldable_pairs(calls))
         absorbed = {norm.name for norm in normalizations.values()}
 
         def clone(layer):
@@ -144,7 +133,7 @@ class _Folding:
         def call(layer, *args, **kwargs):
             return args[0] if layer.name in absorbed else layer(*args, **kwargs)
 
-        return keras.models.clone_model(graph, _new_inputs(graph), clone, call)
+        return cloned(graph, clone, call)
 
 
 def _without_lora(config):
@@ -156,61 +145,16 @@ def _without_lora(config):
     return {**config, "sublayers": sublayers} if sublayers else config
 
 
-def _new_inputs(model):
-    """Inputs like the model's; Keras would name them after the tensors and not the layers."""
-    names = {id(x.output): x.name for x in model.layers if isinstance(x, keras.layers.InputLayer)}
-    return keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=names[id(x)]), model.input
-    )
-
-
-class _Calls:
-    """Which layers of a graph are called on what."""
-
-    def __init__(self, graph):
-        config = graph.get_config()
-        self._layers = {layer.name: layer for layer in graph.layers}
-        self._nodes = {layer["name"]: layer["inbound_nodes"] for layer in config["layers"]}
-        self.in_training = {
-            name
-            for name, nodes in self._nodes.items()
-            if any(node["kwargs"].get("training") for node in nodes)
-        }
-        self._uses = collections.Counter(
-            name for nodes in self._nodes.values() for name, _ in _tensors(nodes)
-        )
-        # What is an output of the model is asked for there as well.
-        self._uses.update(_output_names(config["output_layers"]))
-
-    def foldable_pairs(self):
-        """Pairs of a convolution and the normalization that is all that it leads to."""
-        for norm in self._layers.values():
-            nodes = self._nodes[norm.name]
-            if type(norm) is keras.layers.BatchNormalization and len(nodes) == 1:
-                name, shape = next(_tensors(nodes))
-                conv = self._layers.get(name)
-                is_alone = self._uses[name] == 1 and _is_called_once(conv)
-                if is_alone and norm.name not in self.in_training and _is_pair(conv, norm, shape):
-                    yield conv, norm
-
-
-def _tensors(config):
-    """Pairs of the name of a layer and a shape, for the tensors in the config of a call."""
-    if isinstance(config, dict) and config.get("class_name") == "__keras_tensor__":
-        config = config["config"]
-        yield config["keras_history"][0], config["shape"]
-    elif isinstance(config, (dict, list, tuple)):
-        for value in config.values() if isinstance(config, dict) else config:
-            yield from _tensors(value)
-
-
-def _output_names(config):
-    """The names of the layers in a structure of `[name, node, tensor]`."""
-    if isinstance(config, (list, tuple)) and config and isinstance(config[0], str):
-        yield config[0]
-    elif isinstance(config, (dict, list, tuple)):
-        for value in config.values() if isinstance(config, dict) else config:
-            yield from _output_names(value)
+def _foldable_pairs(calls):
+    """Pairs of a convolution and the normalization that is all that it leads to."""
+    for norm in calls.layers.values():
+        nodes = calls.nodes[norm.name]
+        if type(norm) is keras.layers.BatchNormalization and len(nodes) == 1:
+            name, shape = next(tensors(nodes))
+            conv = calls.layers.get(name)
+            is_alone = calls.uses[name] == 1 and _is_called_once(conv)
+            if is_alone and norm.name not in calls.in_training and _is_pair(conv, norm, shape):
+                yield conv, norm
 
 
 def _is_called_once(layer):

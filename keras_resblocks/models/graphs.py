@@ -1,0 +1,87 @@
+"""Functional models as graphs of layers: their calls, and clones of them."""
+
+import collections
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+
+def is_graph(layer: Any) -> bool:
+    """Whether this is a functional model, or a `Sequential` one that is built."""
+    return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """A functional model of the same layers and tensors, neither compiled nor `Sequential`."""
+    is_list = isinstance(model, keras.Sequential)
+    return keras.Model(
+        model.inputs[0] if is_list else model.input,
+        model.outputs[0] if is_list else model.output,
+        name=model.name,
+    )
+
+
+def cloned(
+    graph: keras.Model, clone: Callable[[Any], Any], call: Callable[..., Any] | None = None
+) -> keras.Model:
+    """A functional model of other layers, connected as those of `graph`.
+
+    Args:
+        clone: from a layer to the one in its place.
+        call: from that one and the arguments of a call to the outputs; None for its own call.
+    """
+    return keras.models.clone_model(graph, _new_inputs(graph), clone, call)
+
+
+def _new_inputs(graph):
+    """Inputs like the graph's; Keras would name them after the tensors and not the layers."""
+    names = {id(x.output): x.name for x in graph.layers if isinstance(x, keras.layers.InputLayer)}
+    return keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=names[id(x)]), graph.input
+    )
+
+
+class Calls:
+    """Which layers of a functional model are called on what.
+
+    Attributes:
+        layers: dict of the layers by name.
+        nodes: dict from a layer's name to the configs of its calls.
+        uses: how many times the outputs of each layer are used, by its name; as an output of the
+            model too.
+        in_training: the names of layers that are called with `training=True`.
+    """
+
+    def __init__(self, graph: keras.Model) -> None:
+        config = graph.get_config()
+        self.layers = {layer.name: layer for layer in graph.layers}
+        self.nodes = {layer["name"]: layer["inbound_nodes"] for layer in config["layers"]}
+        self.in_training = {
+            name
+            for name, nodes in self.nodes.items()
+            if any(node["kwargs"].get("training") for node in nodes)
+        }
+        self.uses = collections.Counter(
+            name for nodes in self.nodes.values() for name, _ in tensors(nodes)
+        )
+        self.uses.update(_output_names(config["output_layers"]))
+
+
+def tensors(config: Any) -> Iterator[tuple[str, tuple]]:
+    """Pairs of the name of a layer and a shape, for the tensors in the config of a call."""
+    if isinstance(config, dict) and config.get("class_name") == "__keras_tensor__":
+        config = config["config"]
+        yield config["keras_history"][0], config["shape"]
+    elif isinstance(config, (dict, list, tuple)):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from tensors(value)
+
+
+def _output_names(config):
+    """The names of the layers in a structure of `[name, node, tensor]`."""
+    if isinstance(config, (list, tuple)) and config and isinstance(config[0], str):
+        yield config[0]
+    elif isinstance(config, (dict, list, tuple)):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from _output_names(value)
