@@ -15,15 +15,10 @@ from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.residual import Block
 from keras_resblocks.layers.steps import branch_output, step_output, window_output
 from keras_resblocks.layers.units import normalization_and_bias, rank_layer
-from keras_resblocks.models.builders import (
-    aux_steps,
-    check_input_shape,
-    check_parts,
-    merge_options,
-)
+from keras_resblocks.models.options import check_input_shape, check_parts, merge_options
+from keras_resblocks.models.parts import aux_steps, branch_of, options_of, plan_of
 from keras_resblocks.models.published import get_spec
 from keras_resblocks.models.specs import BlockCall, NetworkSpec
-from keras_resblocks.models.structure import branch_of, options_of, plan_of
 from keras_resblocks.types import BlockOptions, Unpack
 
 

@@ -14,9 +14,9 @@ from keras_resblocks.layers import Conv, Pool, templates
 from keras_resblocks.layers.attention import attention
 from keras_resblocks.layers.inception import branches_v1
 from keras_resblocks.models import Cost, InceptionSpec, ResNetSpec, cost, create_model
-from keras_resblocks.models.builders import known_options
+from keras_resblocks.models.options import known_options
+from keras_resblocks.models.parts import identity
 from keras_resblocks.models.specs import BLOCKS, NetworkSpec
-from keras_resblocks.models.structure import structure
 from keras_resblocks.tuner import recipes, space
 from keras_resblocks.tuner.budget import Budget
 from keras_resblocks.tuner.hyperparameters import l2
@@ -432,7 +432,7 @@ class NetworkHyperModel(keras_tuner.HyperModel):
         """
         hp = _parameters(values)
         spec, options = self.candidate(hp)
-        network = structure(spec, channels=self._channels(), **options)
+        network = identity(spec, channels=self._channels(), **options)
         own = {name for option in self.options for name in (option, *self._stage_names(option))}
         others = sorted((name, value) for name, value in values.items() if name not in own)
         return repr((network, self._choose_training(hp), others))

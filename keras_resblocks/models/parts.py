@@ -1,11 +1,11 @@
-"""What a network consists of, apart from what its parts are called."""
+"""What a network consists of, as data."""
 
 import functools
 import inspect
 
 from keras_resblocks.layers import steps
 from keras_resblocks.layers.residual import plan_block
-from keras_resblocks.models.builders import merge_options, read_options
+from keras_resblocks.models.options import merge_options, read_options
 from keras_resblocks.models.published import get_spec
 from keras_resblocks.models.specs import BLOCKS, BlockCall
 
@@ -34,7 +34,23 @@ def plan_of(branch, channels, options):
     return plan_block(branch, channels, **_select(options, _PLAN_ARGUMENTS))
 
 
-def structure(spec, *, channels, **block_options):
+def aux_steps(head, shape, options):
+    """Pairs of a name and a step of an `AuxHead`, given the shape of its input.
+
+    Raises:
+        ValueError: if the shape has open sizes, or is too small for the head's pooling.
+    """
+    channels_first = options["data_format"] == "channels_first"
+    spatial = tuple(shape[2:] if channels_first else shape[1:-1])
+    if None in spatial:
+        raise ValueError(
+            "`input_shape` must have no open sizes with `aux_heads=True`. "
+            f"Received: {spatial} at `{head.after}`"
+        )
+    return head.steps(steps.step_output(head.pool, spatial, options["padding"]))
+
+
+def identity(spec, *, channels, **block_options):
     """What a network computes, as data: equal for two specs that build the same network.
 
     So `shortcut="projection"` and `"identity"` are equal where no shape changes, and an
