@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from keras_resblocks import tuner
 from keras_resblocks.tuner.optuna_search import open_storage
-from keras_resblocks.tuner.reports.records import search_records
+from keras_resblocks.tuner.reports.sources import search_records
 
 SCORE = keras_tuner.Objective("score", "max")
 RNG = np.random.default_rng(0)

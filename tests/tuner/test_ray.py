@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_resblocks import tuner
-from keras_resblocks.tuner.reports.records import search_records
+from keras_resblocks.tuner.reports.sources import search_records
 
 ray = pytest.importorskip("ray")
 

@@ -11,12 +11,8 @@ import pytest
 from projects import observed, trial, write_project
 
 from keras_resblocks import tuner
-from keras_resblocks.tuner.reports.records import (
-    SearchRecords,
-    TrialRecord,
-    project_records,
-    search_records,
-)
+from keras_resblocks.tuner.reports.records import SearchRecords, TrialRecord
+from keras_resblocks.tuner.reports.sources import project_records, search_records
 
 
 def build(hp):

@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 import keras_tuner
 
 from keras_resblocks.tuner.reports import charts, tables
-from keras_resblocks.tuner.reports.records import (
-    SearchRecords,
-    TrialRecord,
-    search_records,
-    tuner_records,
-)
+from keras_resblocks.tuner.reports.records import SearchRecords, TrialRecord
+from keras_resblocks.tuner.reports.sources import search_records, tuner_records
 from keras_resblocks.types import FilePath
 
 if TYPE_CHECKING:
