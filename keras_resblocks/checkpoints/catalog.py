@@ -129,7 +129,7 @@ def _all():
 
 
 def list_weights(network: str = "*") -> list[Weights]:
-    """The published `Weights` for the networks whose names match a glob, the best first.
+    """The published `Weights` for the networks that match a glob by name, the best first.
 
     Example:
 

@@ -27,8 +27,8 @@ def read_torch_file(path):
     """The tensors of a `.safetensors` file, or of what `torch.save` wrote, as arrays.
 
     A `.safetensors` file is read without PyTorch. Any other is read by PyTorch as data only
-    (`weights_only=True`), and nothing in it is run: an object that is no tensor is an error, but
-    for the records of a training that are passed over, such as `argparse.Namespace`.
+    (`weights_only=True`), and nothing in it is run: an object that is no tensor is an error, except
+    for known records of a training, such as `argparse.Namespace`, which are skipped.
     """
     path = os.fspath(path)
     return _read_safetensors(path) if path.lower().endswith(".safetensors") else _read_pickle(path)
@@ -211,7 +211,7 @@ def weights_h5_shapes(path):
 
 
 def read_keras_model(path):
-    """The model in a `.keras` file, whatever the letter case of its ending."""
+    """The model in a `.keras` file; the ending in any letter case."""
     try:
         if os.fspath(path).endswith(".keras"):
             return keras.saving.load_model(path, compile=False)

@@ -65,7 +65,7 @@ def layers_of(model):
 
 
 def renamed(path, rules):
-    """The name of a layer by the first rule whose pattern is that of its path; None for none.
+    """The name of a layer by the first rule that matches its path; None for none.
 
     Args:
         path: of the layer in the model.

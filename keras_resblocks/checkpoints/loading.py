@@ -112,7 +112,7 @@ def to_torch_state_dict(model: keras.Model, *, as_numpy: bool = False) -> dict[s
     if as_numpy:
         return arrays
     try:
-        import torch  # whose tensors a state dict is made of
+        import torch  # a state dict holds its tensors
     except ImportError:
         raise files.missing_package("torch", "A state dict of tensors", "torch") from None
 

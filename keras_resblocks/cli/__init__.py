@@ -1,8 +1,8 @@
 """The command line: `keras-resblocks COMMAND`, a module for each command.
 
-A module of a command has a docstring, whose first line is its help, `add_arguments(parser)`, and
+A module of a command has a docstring with its help as first line, `add_arguments(parser)`, and
 `run(args)`, which returns the exit status. None imports Keras before `run`: that takes seconds.
-What is the user's to mend it raises as `ValueError`, `OSError` or `ImportError`: a line on stderr,
+User errors are raised as `ValueError`, `OSError` or `ImportError`: a line on stderr,
 and the exit status 2.
 """
 
@@ -17,7 +17,7 @@ COMMANDS = {"search": search, "resume": resume, "report": report, "predict": pre
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line: the usage of a search fills a screen."""
+    """A parser with errors of one line: the usage of a search fills a screen."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")

@@ -45,7 +45,7 @@ def import_tensorflow():
 
 @contextlib.contextmanager
 def _without_noise():
-    """Hides what TensorFlow prints at its import whatever its log level, unless that fails."""
+    """Hides what TensorFlow prints at its import at any log level, unless that fails."""
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as hidden:

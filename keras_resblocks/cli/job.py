@@ -160,7 +160,7 @@ class Job:
         keras.utils.set_random_seed(self.options.seed)
         model = self.hypermodel.build(hp)
         if trial.weights and not self.options.retrain:
-            model.optimizer.build(model.trainable_variables)  # whose state is in the file too
+            model.optimizer.build(model.trainable_variables)  # the file holds its state too
             model.load_weights(trial.weights)
         else:
             arguments = self._fit_arguments(self.options.retrain or self.epochs)
@@ -244,6 +244,6 @@ def read_record(folder):
     if not isinstance(record, dict) or "split" not in record:
         raise ValueError(
             f"{path} must hold what the data were, but it is damaged. Put a copy in its place, or "
-            "begin anew: search DATA --overwrite"
+            "start over: search DATA --overwrite"
         )
     return record

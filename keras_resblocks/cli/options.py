@@ -187,7 +187,9 @@ def _check(options):
                     f"Received: --engine {options.engine}"
                 )
     if options.tuner == "hyperband" and options.trials:
-        raise ValueError("`--trials` is not for `--tuner hyperband`, whose `--epochs` tell them")
+        raise ValueError(
+            "`--trials` is not for `--tuner hyperband`, which tells them by `--epochs`"
+        )
     if options.batch_size and options.batch_sizes:
         raise ValueError("`--batch-size` and `--batch-sizes` do not go together")
     for network, names in NETWORKS.items():
@@ -208,7 +210,7 @@ def check_free(folder, overwrite, data):
     if has_search and not overwrite:
         raise ValueError(
             f"{folder} has a search in it{_of_data(folder)}. Go on with it: resume "
-            f"{shlex.quote(str(folder))}; or begin anew: --overwrite; or give another --out"
+            f"{shlex.quote(str(folder))}; or start over: --overwrite; or give another --out"
         )
 
 
@@ -238,7 +240,7 @@ def read_options(folder):
     if not isinstance(options, dict) or "data" not in options or options.keys() - defaults.keys():
         raise ValueError(
             f"{path} must hold the arguments of the search, but it is damaged. Put a copy in its "
-            "place, or begin anew: search DATA --overwrite"
+            "place, or start over: search DATA --overwrite"
         )
     return argparse.Namespace(**{**defaults, **options})
 

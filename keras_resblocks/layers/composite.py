@@ -117,7 +117,7 @@ class Composite(keras.layers.Layer):
         return None if template is None else self.add(template.make(site, name, **overrides))
 
     def cast_back(self, *given: templates.Template | None) -> Cast | None:
-        """Casts to this layer's dtype behind templates of which one may have another; else None."""
+        """Casts back to this layer's dtype if one of the templates may have another; else None."""
         may_differ = any(template is not None and template.dtype for template in given)
         is_by_name = isinstance(self.given_dtype, str)
         return Cast(self.compute_dtype) if may_differ or not is_by_name else None
@@ -204,7 +204,7 @@ class Composite(keras.layers.Layer):
 
 
 class KernelComposite(Composite):
-    """A `Composite` whose sublayers have kernels, all of them with the same options."""
+    """A `Composite` of sublayers with kernels, which all have the same options."""
 
     def __init__(
         self,

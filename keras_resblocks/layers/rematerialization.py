@@ -14,8 +14,8 @@ import weakref
 
 import keras
 
-# Keras tells by `id` whose a loss is. So those that come from inside live as long as the scope
-# around, lest another one has the `id` of a dead one; and what is added outside is a copy.
+# Keras knows losses by `id`. Those from inside are kept as long as the scope around them, so that
+# no other gets the `id` of a dead one; what is added outside is a copy.
 _inner_losses = weakref.WeakKeyDictionary()
 
 

@@ -58,7 +58,7 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class AdaptivePool:
-    """An average pooling to `output_size` positions, whatever the size before it."""
+    """An average pooling to `output_size` positions, from any size."""
 
     output_size: Size
 

@@ -40,8 +40,8 @@ class ConvComposite(KernelComposite):
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             kernel_constraint, bias_constraint: of every convolution. Kernels begin with values
             of `NumpyHeNormal`.
-        folded: whether each convolution stands for itself and the batch normalization after it,
-            which it then has a bias instead of; what `fold_batch_norm` makes.
+        folded: whether batch normalizations that follow a convolution are part of it, as
+            `fold_batch_norm` makes them: a bias replaces them.
         fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
             backend's own fused operations, to the same results but for rounding. Faster on
             PyTorch, on TensorFlow (normalizations) and on JAX on a CPU (pointwise convolutions

@@ -93,7 +93,7 @@ def check_input_shape(spec, input_shape, include_top, data_format):
         )
     if include_top and spec.final_pool is not None and None in shape:
         raise ValueError(
-            "`input_shape` must have no open sizes where the spec has a `final_pool`, whose "
+            "`input_shape` must have no open sizes where the spec has a `final_pool`: its "
             f"result is flattened. Received: input_shape={input_shape!r}"
         )
     return shape

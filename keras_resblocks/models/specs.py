@@ -281,7 +281,7 @@ class InceptionSpec(NetworkSpec):
     def stage_parts(self, output_stride: int | None = None) -> Iterator[tuple[str, Any]]:
         if output_stride is not None:
             raise ValueError(
-                "`output_stride` must be None for an inception network, whose poolings cannot "
+                "`output_stride` must be None for an inception network: its poolings cannot "
                 f"be dilated. Received: output_stride={output_stride!r}"
             )
         for s, stage in enumerate(self.stages, start=1):

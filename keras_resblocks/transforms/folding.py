@@ -22,7 +22,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
     Folded are the blocks, stems and units of this package wherever they stand in the model, and
     pairs of Keras's own layers: a convolution (depthwise, transposed and separable ones too) or
-    a dense layer, linear, whose output goes nowhere but to a `BatchNormalization` of its
+    a dense layer, linear, with an output that only goes to a `BatchNormalization` of its
     channels. Nested models are folded as well.
 
     Args:
@@ -74,7 +74,7 @@ def fold(model):
 
 
 class _Folding:
-    """Clones of layers, whose weights are copied once everything is built."""
+    """Clones layers; the weights are copied once everything is built."""
 
     def __init__(self):
         self._clones = {}  # what was shared is shared again
@@ -137,7 +137,7 @@ class _Folding:
 
 
 def _without_lora(config):
-    """The config of a composite whose sublayers are not adapted: the kernels have LoRA's part."""
+    """The config of a composite without LoRA in its sublayers: the kernels have its part."""
     sublayers = {
         name: _without_lora({k: v for k, v in change.items() if not k.startswith("lora_")})
         for name, change in config.get("sublayers", {}).items()
@@ -191,8 +191,8 @@ def _last_axis_but_one(gain, shape):
     return gain[:, None]
 
 
-# What can be folded into, by no means a subclass: the kernel that makes the outputs, and how
-# one gain for each output meets it.
+# The layers that can be folded into (not their subclasses): the kernel that makes the outputs, and
+# how one gain for each output is applied to it.
 _KERNELS = {
     keras.layers.Dense: ("kernel", _last_axis),
     keras.layers.Conv1D: ("kernel", _last_axis),

@@ -48,7 +48,7 @@ def optuna_search(
 
     Every process that makes the same call takes part: start it as often as you like, on any
     machine that reaches the storage. All return when `max_trials` trials are complete or pruned,
-    of which there may be one more for each further worker; calls that come late return at once, and
+    or up to one more for each further worker; calls that come late return at once, and
     a larger `max_trials` goes on.
 
     - In a database, a worker gives signs of life. The trial of one that was killed ends as failed,

@@ -134,7 +134,7 @@ class GridSearchOracle(SearchOracle, keras_tuner.oracles.GridSearchOracle):
 
     def populate_space(self, trial_id):
         proposal = super().populate_space(trial_id)
-        # KerasTuner begins with the defaults, whatever they are.
+        # KerasTuner begins with the defaults, within the budget or not.
         if proposal.get("values") and self.candidates and self._duplicate(proposal["values"]):
             proposal["values"] = self._get_next_combination(proposal["values"])
             if proposal["values"] is None:

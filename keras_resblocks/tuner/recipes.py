@@ -36,7 +36,7 @@ AUGMENTATIONS = {
     "shift_and_flip": (RandomShift, _Flip),
 }
 
-# A layer of the user's own, of which each model gets a copy.
+# A layer of the user's own: each model gets a copy.
 _layer_template = templates.Slot("augmentation", {})
 
 

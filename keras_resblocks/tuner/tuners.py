@@ -7,7 +7,7 @@ Added are
   `identity(values)`, as `ResNetHyperModel` has, and none twice;
 - the same trials and scores for the same seed;
 - state files that are written as a whole, and trials that go on after their last epoch;
-- trials out of memory that are recorded and passed over;
+- trials that run out of memory, recorded and skipped;
 - `keep_checkpoints`, and a line a trial.
 """
 

@@ -1,6 +1,6 @@
 """PyTorch's convolutions, normalizations and poolings.
 
-On PyTorch, Keras lays a kernel out anew element by element, forward and again backward, copies
+On PyTorch, Keras transposes a kernel element by element, forward and again backward, copies
 what it pads or pools, and normalizes a batch in a dozen passes over it. Here each is one operation
 on a channels-first *view* of the data.
 """
@@ -34,10 +34,10 @@ _POOLS = {
     "avg": (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d),
 }
 
-# At the end of a step, glibc gives the memory of its activations back to the system, and takes it
-# anew in the next one, page by page: 5% of the step of a small network. How much it keeps instead
-# is twice the largest block that it has seen freed, of 32 MiB at most (mallopt(3),
-# M_MMAP_THRESHOLD): so here is one, which nothing is written to.
+# At the end of a step, glibc returns the memory of its activations to the system, and takes it
+# again in the next one, page by page: 5% of the step of a small network. It keeps up to twice the
+# largest block that was freed so far, of at most 32 MiB (mallopt(3), M_MMAP_THRESHOLD): here is
+# one, and nothing is written to it.
 torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
 
 

@@ -75,7 +75,7 @@ def importance(search):
 
     Optuna's mean decrease of impurity in a random forest: its fANOVA takes minutes for a thousand
     trials, and its PED-ANOVA says little of twenty. The epochs that Hyperband gave a trial are
-    shown as well (`epochs (Hyperband)`), lest their effect be ascribed to the hyperparameters.
+    shown as well (`epochs (Hyperband)`): their effect is not that of the hyperparameters.
 
     Returns:
         A dict, most important first; the shares sum to 1. Empty with fewer than 4 scored trials,

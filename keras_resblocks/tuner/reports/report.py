@@ -129,7 +129,7 @@ def plot_trials(tuner: keras_tuner.Tuner, path: FilePath) -> None:
     """Saves a plot of the score of each trial against its number of parameters, by matplotlib.
 
     Args:
-        tuner: whose search is over.
+        tuner: after its search.
         path: of the image file, PNG by its suffix.
     """
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
