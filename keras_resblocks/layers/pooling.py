@@ -17,8 +17,7 @@ class Pooling(Composite):
     """Max or average pooling of the input's rank.
 
     Padding is left out of account: a maximum is right after an activation with negative values,
-    and an average counts only the positions inside the input (with `padding="same"`, PyTorch
-    and strides, Keras repeats the border instead).
+    and an average counts only the positions inside the input.
 
     Args:
         kind: `"max"` or `"avg"`.
@@ -80,27 +79,36 @@ class Pooling(Composite):
         return backend.pooling(self.kind, pool_size, strides, amounts, self.data_format)
 
     def _pool(self, pool_size, strides):
+        # Where Keras would pad an average by repeating the border (keras/src/backend/torch/nn.py).
+        is_repeated = self.kind == "avg" and keras.backend.backend() == "torch"
         pool = functools.partial(
             keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
             pool_size=pool_size,
             strides=strides,
-            padding="same" if self.padding == "same" else "valid",
+            padding="same" if self.padding == "same" and not is_repeated else "valid",
             data_format=self.data_format,
         )
+        if self.padding == "same" and is_repeated:
+            return lambda inputs: self._padded(
+                pool, _same_padding(self.spatial_shape(inputs.shape), pool_size, strides)
+            )(inputs)
         amounts = {
             "symmetric": tuple(map(symmetric_padding, pool_size)),
             "ceil": tuple((0, step - 1) for step in strides),
         }.get(self.padding, ())
-        if any(map(any, amounts)):
-            neutral = -float("inf") if self.kind == "max" else 0.0
-            widths = self.full_shape((0, 0), amounts, (0, 0))
-            pool = _after_padding(
-                pool, widths, neutral if self.pad_value is None else self.pad_value
-            )
-            if self.kind == "avg" and self.pad_value is None:
-                one_map = self.full_shape(slice(1), (slice(None),) * len(pool_size), slice(1))
-                pool = _average_of_inside(pool, one_map)
-        return pool
+        return self._padded(pool, amounts)
+
+    def _padded(self, pool, amounts):
+        """The pooling of an input that is padded by these amounts."""
+        if not any(map(any, amounts)):
+            return pool
+        neutral = -float("inf") if self.kind == "max" else 0.0
+        widths = self.full_shape((0, 0), amounts, (0, 0))
+        padded = _after_padding(pool, widths, neutral if self.pad_value is None else self.pad_value)
+        if self.kind == "max" or self.pad_value is not None:
+            return padded
+        one_map = self.full_shape(slice(1), (slice(None),) * len(amounts), slice(1))
+        return _average_of_inside(padded, one_map)
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.pool(inputs)
@@ -121,6 +129,12 @@ class Pooling(Composite):
             "pad_value": self.pad_value,
             "fused": self.fused,
         }
+
+
+def _same_padding(spatial, sizes, strides):
+    """What `padding="same"` pads before and after."""
+    reach = [(-(-n // s) - 1) * s + k - n for n, k, s in zip(spatial, sizes, strides)]
+    return tuple((max(r, 0) // 2, max(r, 0) - max(r, 0) // 2) for r in reach)
 
 
 def _after_padding(pool, widths, value):

@@ -12,24 +12,36 @@ from keras_resblocks.layers import Pooling
 SHAPE = shape_of(2)
 
 
-def windows(x, size, strides):
-    """Of each position the part of its window that is inside, padded as PyTorch does."""
-    before = (size - 1) // 2
-    for i, row in enumerate(range(-before, x.shape[1] - before, strides)):
-        for j, column in enumerate(range(-before, x.shape[2] - before, strides)):
-            yield i, j, x[:, max(row, 0) : row + size, max(column, 0) : column + size]
+def before(n, size, strides, padding):
+    """What is padded before an axis of n positions: as in PyTorch, or as in TensorFlow."""
+    if padding == "symmetric":
+        return (size - 1) // 2
+    return max((-(-n // strides) - 1) * strides + size - n, 0) // 2
+
+
+def windows(x, size, strides, padding):
+    """Of each position the part of its window that is inside."""
+    rows, columns = (
+        range(-before(n, size, strides, padding), n, strides)[: -(-n // strides)]
+        for n in x.shape[1:3]
+    )
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            inside = x[:, max(row, 0) : row + size, max(column, 0) : column + size]
+            yield i, j, inside
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("strides", [1, 2, 3])
-def test_pooling_counts_only_what_is_inside(kind, size, strides):
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_pooling_counts_only_what_is_inside(kind, size, strides, padding):
     x = random_array((2, 5, 6, 3)) - 5  # all negative: a zero of padding would be the maximum
     assert x.max() < 0
-    outputs = to_numpy(Pooling(kind, size, strides)(x))
+    outputs = to_numpy(Pooling(kind, size, strides, padding=padding)(x))
     reduce = np.max if kind == "max" else np.mean
     seen = 0
-    for i, j, window in windows(x, size, strides):
+    for i, j, window in windows(x, size, strides, padding):
         np.testing.assert_allclose(outputs[:, i, j], reduce(window, axis=(1, 2)), rtol=1e-5)
         seen += 1
     assert seen == outputs.shape[1] * outputs.shape[2]
@@ -49,12 +61,16 @@ def test_channels_first_is_channels_last_transposed(kind, rank, padding, strides
     assert outputs.shape == first.compute_output_shape(np.moveaxis(x, -1, 1).shape)
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize(
-    ("kind", "stock"), [("max", layers.MaxPooling2D), ("avg", layers.AveragePooling2D)]
+    ("kind", "padding", "stock"),
+    [
+        ("max", "same", layers.MaxPooling2D),
+        ("max", "valid", layers.MaxPooling2D),
+        ("avg", "valid", layers.AveragePooling2D),
+    ],
 )
-def test_other_paddings_are_those_of_keras(padding, strides, kind, stock):
+@pytest.mark.parametrize("strides", [1, 2])
+def test_other_paddings_are_those_of_keras(kind, padding, stock, strides):
     x = random_array(SHAPE)
     assert_close(Pooling(kind, 3, strides, padding=padding)(x), stock(3, strides, padding)(x))
 
