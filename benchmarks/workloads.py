@@ -52,6 +52,7 @@ def on_cpu():
         Workload("inference", "resnet50_keras", 224, 1),
         *(Workload("inference", "resnet50", 224, batch) for batch in (1, 8, 32)),
         Workload("training", "resnet20_cifar", 32, 32),
+        Workload("training", "resnet110_cifar", 32, 2),  # for its first step, of many layers
         Workload("training", "resnet50_keras", 64, 16),
         Workload("training", "resnet50", 64, 16),
         Workload("training", "resnet50", 224, 8),

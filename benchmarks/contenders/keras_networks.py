@@ -154,6 +154,7 @@ def flat(work):
 FLAT = {
     "resnet50": {"block": "bottleneck", "depths": (3, 4, 6, 3), "width": 64, "stem": "large"},
     "resnet20_cifar": {"block": "residual", "depths": (3, 3, 3), "width": 16, "zero_pad": True},
+    "resnet110_cifar": {"block": "residual", "depths": (18,) * 3, "width": 16, "zero_pad": True},
 }
 
 
