@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 
 import keras
@@ -141,7 +142,10 @@ class Job:
         json_files.write(self.folder / DATA_FILE, self.data.record)
         json_files.write(self.folder / ARGUMENTS_FILE, vars(self.options))
         name = os.path.basename(self.options.data)
-        print(f"{name}: {self.data.described()}; to go on: {self._to_go_on()}", flush=True)
+        for line in f"{name}: {self.data.described()}".splitlines():
+            width = shutil.get_terminal_size().columns
+            print(textwrap.fill(line, width, subsequent_indent="  "))
+        print(f"to go on: {self._to_go_on()}", flush=True)  # in one piece, to be copied
         source = engine.search(*self._training_data(), **self._fit_arguments(self.epochs))
         objective = self.hypermodel.objective.name
         found = tuner.report(source, self.folder / "report", objective=objective)

@@ -311,15 +311,18 @@ def test_a_search_goes_on_with_more_trials_from_anywhere(tmp_path, capsys, monke
 
 def test_a_search_says_what_it_found_before_it_trains(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "42")
     write_folder(tmp_path / "photos")
     (tmp_path / "photos" / "dark" / "notes.txt").touch()
     assert run("search", "photos", *QUICK) == 0
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[:2] == [
-        "photos: 30 images, 3 classes (bright 10, dark 10, grey 10)",
-        "32 x 32 pixels, 3 channels; train 18, val 6, test 6; to go on: python -m keras_resblocks "
-        "resume photos_search",
+    assert printed.out.splitlines()[:4] == [
+        "photos: 30 images, 3 classes (bright 10,",
+        "  dark 10, grey 10)",
+        "32 x 32 pixels, 3 channels; train 18, val",
+        "  6, test 6",
     ]
+    assert "\nto go on: python -m keras_resblocks resume photos_search\n" in printed.out
     assert "note: left out, no pictures: dark/notes.txt" in printed.err
     assert (tmp_path / "photos_search" / "best.keras").exists()
 
