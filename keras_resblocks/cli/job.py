@@ -35,6 +35,8 @@ from keras_resblocks.training.pictures import from_pictures
 from keras_resblocks.transforms import export_onnx
 
 UNEQUAL = 1.5  # times as many images of a class as of another
+PACKAGES = ("PIL", "jinja2", "optuna", "plotly", "sklearn")
+ONNX_PACKAGES = ("onnx", "onnxruntime", "tensorflow", "tf2onnx")
 
 
 _interrupted = threading.Event()
@@ -83,13 +85,9 @@ class Job:
     def __init__(self, folder, options, known=None):
         self.folder = folder
         self.options = options
-        needed = ("PIL", "jinja2", "optuna", "plotly", "sklearn", *ENGINES[options.engine].needs)
-        for name in needed:
-            if importlib.util.find_spec(name) is None:  # to say so before the search, not after
-                raise ImportError(f"A search needs {name}: install keras-resblocks[cli]")
-        for name in ("onnx", "onnxruntime", "tensorflow", "tf2onnx") if options.onnx else ():
-            if importlib.util.find_spec(name) is None:
-                raise ImportError(f"`--onnx` needs {name}: install keras-resblocks[onnx]")
+        # To say so before the search, and not after.
+        _require("A search", "cli", (*PACKAGES, *ENGINES[options.engine].needs))
+        _require("`--onnx`", "onnx", ONNX_PACKAGES if options.onnx else ())
         self.data = data.load(
             options.data,
             size=options.size,
@@ -251,3 +249,9 @@ def read_record(folder):
             "start over: search DATA --overwrite"
         )
     return record
+
+
+def _require(what, extra, packages):
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"{what} needs {name}: install keras-resblocks[{extra}]")
