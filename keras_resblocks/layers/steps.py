@@ -10,12 +10,17 @@ from typing import Any, Literal
 
 from keras_resblocks import validation
 from keras_resblocks.layers.templates import INHERIT
+from keras_resblocks.shown import short_repr
 from keras_resblocks.types import Size
 from keras_resblocks.validation import exceeds_one
 
 
-@dataclasses.dataclass(frozen=True)
-class Conv:
+class _Step:
+    __repr__ = short_repr
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Conv(_Step):
     """A convolution, then its normalization and activation."""
 
     filters: int
@@ -41,8 +46,8 @@ class Conv:
         return {name: getattr(self, name) for name in options if getattr(self, name) != INHERIT}
 
 
-@dataclasses.dataclass(frozen=True)
-class Pool:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Pool(_Step):
     """A `"max"` or `"avg"` pooling over a window; see `Pooling` for the paddings."""
 
     kind: Literal["max", "avg"]
@@ -56,8 +61,8 @@ class Pool:
         _check_windows(self, "pool_size", "strides")
 
 
-@dataclasses.dataclass(frozen=True)
-class AdaptivePool:
+@dataclasses.dataclass(frozen=True, repr=False)
+class AdaptivePool(_Step):
     """An average pooling to `output_size` positions, from any size."""
 
     output_size: Size
@@ -66,16 +71,16 @@ class AdaptivePool:
         _check_windows(self, "output_size")
 
 
-@dataclasses.dataclass(frozen=True)
-class Subsample:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Subsample(_Step):
     """Every `strides`-th position, the channels padded with zeros up to `filters`."""
 
     filters: int
     strides: Size = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Split(_Step):
     """Branches side by side on the same input, concatenated along the channels."""
 
     branches: tuple[tuple, ...]

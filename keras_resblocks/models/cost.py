@@ -19,6 +19,7 @@ from keras_resblocks.models.options import check_input_shape, check_parts, merge
 from keras_resblocks.models.parts import aux_steps, branch_of, options_of, plan_of
 from keras_resblocks.models.published import get_spec
 from keras_resblocks.models.specs import BlockCall, NetworkSpec
+from keras_resblocks.shown import html_rows
 from keras_resblocks.types import BlockOptions, Unpack
 
 
@@ -40,6 +41,11 @@ class Cost:
     trainable_params: int = 0
     macs: int | None = 0
     activations: int | None = 0
+
+    def _repr_html_(self) -> str:
+        names = {"params": "parameters", "trainable_params": "trainable parameters"}
+        names |= {"macs": "multiply-accumulates", "activations": "activations"}
+        return html_rows({name: getattr(self, key) for key, name in names.items()})
 
     def __add__(self, other: "Cost") -> "Cost":
         def total(mine, its):

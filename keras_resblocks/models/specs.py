@@ -12,6 +12,7 @@ from keras_resblocks import validation
 from keras_resblocks.layers import BottleneckBlock, InceptionBlock, ResidualBlock, steps
 from keras_resblocks.layers.inception import read_branches
 from keras_resblocks.layers.steps import AdaptivePool, Conv, Pool
+from keras_resblocks.shown import short_repr
 
 BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock, "inception": InceptionBlock}
 
@@ -63,12 +64,12 @@ class AuxHead:
         yield "conv2", dense
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class NetworkSpec:
     """What the specs of all networks say.
 
     Attributes:
-        final_pool: size of the average pooling before the classifier, whose result is
+        final_pool: size of the average pooling before the classifier, with a result that is
             flattened; None for global average pooling.
         dropout: rate before the classifier.
         options: block options that belong to the architecture, such as `use_bias`.
@@ -83,6 +84,8 @@ class NetworkSpec:
     aux_heads: Sequence[AuxHead] = ()
     input_shape: Sequence[int] = (224, 224, 3)
     classes: int = 1000
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         self.stem: Sequence[Conv | Pool]  # a field of the subclasses, in another place of each
@@ -152,7 +155,7 @@ def _fitted_to_shortcuts(parts, options):
         yield name, part
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ResNetSpec(NetworkSpec):
     """A residual network as data.
 
@@ -244,7 +247,7 @@ class ResNetSpec(NetworkSpec):
             validation.one_of("output_stride", output_stride, sorted({*reached}))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class InceptionSpec(NetworkSpec):
     """An inception network as data.
 

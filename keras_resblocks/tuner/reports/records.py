@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from keras_resblocks.models import Cost
+from keras_resblocks.shown import html_rows, short_repr
 
 COSTS = {
     "params": "parameters",
@@ -18,7 +19,7 @@ COSTS = {
 _INTERNAL = "tuner/"  # what KerasTuner's Hyperband adds to the values of a trial
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TrialRecord:
     """A trial.
 
@@ -46,13 +47,20 @@ class TrialRecord:
     trainable_params: int | None = None
     macs: int | None = None
     activation_memory: int | None = None
-    history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    history: dict[str, list[float]] = dataclasses.field(default_factory=dict, repr=False)
     seconds: float | None = None
     training_seconds: float | None = None
     message: str | None = None
-    summary: str | None = None
+    summary: str | None = dataclasses.field(default=None, repr=False)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     weights: str | None = None
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        costs = {title: getattr(self, name) for name, title in COSTS.items()}
+        score = {"status": self.status.lower(), "score": self.score, **self.metrics}
+        return html_rows({"trial": self.number, **score, **self.hyperparameters, **costs})
 
     @functools.cached_property
     def hyperparameters(self) -> dict[str, Any]:
