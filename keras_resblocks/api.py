@@ -30,6 +30,7 @@ from keras_resblocks.models import (
     create_model,
     features,
     list_models,
+    with_options,
 )
 from keras_resblocks.transforms import export_onnx, fold_batch_norm, inference_function
 
@@ -65,4 +66,5 @@ __all__ = [
     "preprocessing",
     "shortcuts",
     "to_torch_state_dict",
+    "with_options",
 ]

@@ -53,24 +53,31 @@ class CompositeArguments(LayerArguments, _Formatted, total=False):
     """Of `Pooling` and `AdaptiveAveragePooling`."""
 
 
-class KernelOptions(_Typed, _Formatted, total=False):
-    """Of layers with kernels."""
-
+class _Kernels(_Typed, total=False):
     kernel_initializer: Initializer
     kernel_regularizer: Regularizer
     kernel_constraint: Constraint
 
 
-class ConvOptions(KernelOptions, total=False):
-    """Of layers with convolutions."""
+class KernelOptions(_Kernels, _Formatted, total=False):
+    """Of layers with kernels."""
+
+
+class ModelOptions(_Kernels, total=False):
+    """Of `with_options`."""
 
     activation: Pluggable
     normalization: Pluggable
-    padding: Padding
-    use_bias: bool | None
     bias_initializer: Initializer
     bias_regularizer: Regularizer
     bias_constraint: Constraint
+
+
+class ConvOptions(ModelOptions, KernelOptions, total=False):
+    """Of layers with convolutions."""
+
+    padding: Padding
+    use_bias: bool | None
     folded: bool
     fused: bool
 

@@ -12,6 +12,15 @@ def is_graph(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
 
 
+def check_graph(model: Any) -> None:
+    """Raises a `ValueError` if `is_graph` is false."""
+    if not is_graph(model):
+        raise ValueError(
+            "`model` must be a functional model, or a `Sequential` one that is built. "
+            f"Received: model={model!r}"
+        )
+
+
 def functional(model: keras.Model) -> keras.Model:
     """A functional model of the same layers and tensors, neither compiled nor `Sequential`."""
     is_list = isinstance(model, keras.Sequential)
@@ -47,7 +56,10 @@ class Calls:
 
     Attributes:
         layers: dict of the layers by name.
+        kinds: dict from a layer's or operation's name to that of its class.
         nodes: dict from a layer's name to the configs of its calls.
+        users: dict from a layer's name to the names of those that its outputs go to.
+        outputs: the names of the layers that make the outputs of the model.
         uses: how many times the outputs of each layer are used, by its name; as an output of the
             model too.
         in_training: the names of layers that are called with `training=True`.
@@ -56,6 +68,7 @@ class Calls:
     def __init__(self, graph: keras.Model) -> None:
         config = graph.get_config()
         self.layers = {layer.name: layer for layer in graph.layers}
+        self.kinds = {layer["name"]: layer["class_name"] for layer in config["layers"]}
         self.nodes = {layer["name"]: layer["inbound_nodes"] for layer in config["layers"]}
         self.in_training = {
             name
@@ -65,6 +78,11 @@ class Calls:
         self.uses = collections.Counter(
             name for nodes in self.nodes.values() for name, _ in tensors(nodes)
         )
+        self.users = collections.defaultdict(set)
+        for user, nodes in self.nodes.items():
+            for name, _ in tensors(nodes):
+                self.users[name].add(user)
+        self.outputs = set(_output_names(config["output_layers"]))
         self.uses.update(_output_names(config["output_layers"]))
 
 

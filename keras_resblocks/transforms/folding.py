@@ -8,7 +8,14 @@ import numpy as np
 from keras_resblocks.layers import ConvUnit
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.units import ConvComposite
-from keras_resblocks.models.graphs import Calls, cloned, functional, is_graph, tensors
+from keras_resblocks.models.graphs import (
+    Calls,
+    check_graph,
+    cloned,
+    functional,
+    is_graph,
+    tensors,
+)
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -61,11 +68,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 def fold(model):
     """The model of `fold_batch_norm`, and the paths of the batch normalizations left in it."""
-    if not is_graph(model):
-        raise ValueError(
-            "`model` must be a functional model, or a `Sequential` one that is built. "
-            f"Received: model={model!r}"
-        )
+    check_graph(model)
     folding = _Folding()
     folded = folding.clone(model)
     folding.copy_weights()
