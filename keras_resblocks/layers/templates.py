@@ -57,7 +57,7 @@ class Template:
         """A new layer called `name`, with weights of its own."""
         layer_class, config = self.recipe(site)
         if layer_class is keras.layers.LayerNormalization and config["axis"] in (1, [1]):
-            layer_class, config = _LayerNormalizationOfAxis1, {**config, "axis": -1}
+            layer_class, config = LayerNormalizationOfAxis1, {**config, "axis": -1}
         return layer_class.from_config({**config, "name": name, **overrides})
 
     def can_start_at_zero(self, site):
@@ -198,7 +198,8 @@ def of_class(layer_class, **config):
     return Template(serialized, lambda site: (layer_class, config))
 
 
-class _LayerNormalizationOfAxis1(keras.layers.LayerNormalization):
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class LayerNormalizationOfAxis1(keras.layers.LayerNormalization):
     """The stock layer behind a transposition.
 
     On PyTorch, Keras 3.15 fails at any other axis than the last (keras-team/keras#23510).

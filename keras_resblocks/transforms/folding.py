@@ -92,6 +92,8 @@ class _Folding:
     def copy_weights(self):
         for layer, clone in self._copied:
             _copy(layer, clone)
+            if isinstance(clone, keras.layers.Normalization):
+                clone.finalize_state()  # it computes with what its weights were at last
         for conv, norm, clone in self._folded:
             _fold(conv, norm, clone)
 

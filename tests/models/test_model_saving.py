@@ -69,6 +69,14 @@ def test_networks_reload_in_a_fresh_process(tmp_path):
     assert run_python(RELOAD, tmp_path).splitlines() == expected
 
 
+def test_layer_normalization_of_channels_first_at_the_head_is_loaded(tmp_path):
+    options = dict(preactivation=True, normalization="layer", data_format="channels_first")
+    model = randomize(quick_model(TINY["residual"], **options))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_close(outputs_of(loaded, images(model)), outputs_of(model, images(model)), 1e-6)
+
+
 @tiny
 def test_a_network_is_cloned(kind):
     model = quick_model(TINY[kind], **VARIANTS["v2"])

@@ -367,6 +367,14 @@ def test_nested_and_shared_models_and_time_distributed_blocks_fold():
     assert len(result.weights) == 2 + 2 * 2
 
 
+def test_an_adapted_normalization_before_a_network_is_kept():
+    x = random_array((4, 6, 6, 3)) * 7 + 5
+    normalize = layers.Normalization()
+    model = model_of(normalize, kr.ResidualBlock(4), shape=x.shape)
+    normalize.adapt(x)
+    assert_folds(model, x)
+
+
 def test_optimizer_and_losses_are_left_behind():
     model = trained(model_of(kr.ResidualBlock(4), shape=shape_of()))
     model.compile("adam", lambda y, predicted: keras.ops.mean(predicted))
