@@ -14,6 +14,7 @@ import keras_resblocks as kr
 from keras_resblocks import checkpoints, layers, models, training, transforms, tuner, types
 from keras_resblocks.cli import data
 from keras_resblocks.models.named import create_model
+from keras_resblocks.tuner.fine_tuning import FineTuneOptions
 from keras_resblocks.tuner.hypermodels import ARGUMENTS, SearchOptions
 
 SCRIPT = """
@@ -159,6 +160,16 @@ def test_the_options_a_checker_knows_of_a_search_are_those_of_the_hypermodels():
     assert known == plurals | {a.option for a in ARGUMENTS.values()} | set(
         types.BlockOptions.__annotations__
     )
+
+
+def test_the_options_a_checker_knows_of_fine_tuning_are_those_of_its_hypermodel():
+    known = set(typing.get_type_hints(FineTuneOptions, localns={"Shortcut": object}))
+    listed = tuner.FineTuneHyperModel.arguments
+    assert set(tuner.FineTuneHyperModel.defaults) == set(listed)
+    assert known == {*listed, *(argument.option for argument in listed.values())} | {
+        *types.NetworkOptions.__annotations__,
+        *_keywords(tuner.TrainingHyperModel.__init__),
+    }
 
 
 def test_a_named_network_shows_the_arguments_of_create_model():

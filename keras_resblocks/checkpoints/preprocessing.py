@@ -62,7 +62,7 @@ class ImagePreprocessing(keras.layers.Layer):
     Lanczos interpolation make of an edge is clipped to the range of pixels, as Pillow does.
 
     Args:
-        size: side of the square, in pixels.
+        size: side of the square, in pixels; None leaves images as large as they are.
         resize: length of the shorter side before the crop, in pixels.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos3"`.
         mean, std: of each channel, on a scale from 0 to 1, in the order of the output.
@@ -77,7 +77,7 @@ class ImagePreprocessing(keras.layers.Layer):
 
     def __init__(
         self,
-        size: int,
+        size: int | None,
         *,
         resize: int | None = None,
         interpolation: str = "bilinear",
@@ -89,11 +89,12 @@ class ImagePreprocessing(keras.layers.Layer):
         **kwargs: "Unpack[LayerArguments]",
     ) -> None:
         super().__init__(**kwargs)
-        self.size = validation.positive_int("size", size)
+        self.size = size if size is None else validation.positive_int("size", size)
         self.resize = self.size if resize is None else validation.positive_int("resize", resize)
-        if self.resize < self.size:
+        if resize is not None and (size is None or self.resize < self.size):
+            expected = "None as" if size is None else "no less than"
             raise ValueError(
-                f"`resize` must be no less than `size`. Received: resize={resize!r}, size={size!r}"
+                f"`resize` must be {expected} `size`. Received: resize={resize!r}, size={size!r}"
             )
         self.interpolation = validation.one_of(
             "interpolation", interpolation, ("nearest", *_KERNELS)
@@ -133,6 +134,8 @@ class ImagePreprocessing(keras.layers.Layer):
             )
 
     def _resized_and_cropped(self, images):
+        if self.size is None:
+            return images
         sizes = keras.ops.shape(images)
         height, width = sizes[2:] if self._channels_first else sizes[1:3]
         if isinstance(height, int) and isinstance(width, int):
@@ -174,9 +177,12 @@ class ImagePreprocessing(keras.layers.Layer):
         return weights / keras.ops.sum(weights, axis=1, keepdims=True)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        if self._channels_first:
-            return (input_shape[0], 3, self.size, self.size)
-        return (input_shape[0], self.size, self.size, 3)
+        self._check(input_shape)
+        spatial = tuple(input_shape[2:] if self._channels_first else input_shape[1:-1])
+        if self.size is not None:
+            spatial = (self.size, self.size)
+        shape = (3, *spatial) if self._channels_first else (*spatial, 3)
+        return (input_shape[0], *shape)
 
     def get_config(self) -> Config:
         return {

@@ -2,6 +2,11 @@
 
 from keras_resblocks.training.augmentation import RandomShift
 from keras_resblocks.training.losses import SmoothedSparseCategoricalCrossentropy
-from keras_resblocks.training.optimizers import PackedOptimizer
+from keras_resblocks.training.optimizers import DiscriminativeOptimizer, PackedOptimizer
 
-__all__ = ["PackedOptimizer", "RandomShift", "SmoothedSparseCategoricalCrossentropy"]
+__all__ = [
+    "DiscriminativeOptimizer",
+    "PackedOptimizer",
+    "RandomShift",
+    "SmoothedSparseCategoricalCrossentropy",
+]

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_resblocks import validation
 from keras_resblocks.types import Config, Tensor
 
 
@@ -74,9 +75,14 @@ class PackedOptimizer(keras.optimizers.Optimizer):
                 f"`grads` must have one for each of the {len(variables)} variables that the "
                 f"optimizer was built for; compile again to train others. Received: {len(grads)}"
             )
-        self.vector.assign(self._packing.pack(variables))
+        before = self._packing.pack(variables)
+        self.vector.assign(before)
         self.inner_optimizer.apply([self._packing.pack(grads)], [self.vector])
-        self._packing.unpack(self.vector)
+        self._packing.unpack(self._updated(before, keras.ops.convert_to_tensor(self.vector)))
+
+    def _updated(self, before, after):
+        """What the variables become, given what the inner optimizer makes of them."""
+        return after
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -101,7 +107,61 @@ class PackedOptimizer(keras.optimizers.Optimizer):
     @classmethod
     def from_config(cls, config: Config) -> "PackedOptimizer":
         inner = keras.saving.deserialize_keras_object(config["inner_optimizer"])
-        return cls(inner, name=config["name"])
+        return cls(**{**config, "inner_optimizer": inner})
+
+
+@keras.saving.register_keras_serializable(package="keras_resblocks")
+class DiscriminativeOptimizer(PackedOptimizer):
+    """A `PackedOptimizer` with a smaller learning rate for all layers but the head.
+
+    Their updates, weight decay included, are multiplied by a share. That is a share of the
+    learning rate for all optimizers that multiply what they subtract by it, as Keras's do; to
+    scale the gradients would change nothing for Adam.
+
+    Args:
+        inner_optimizer: as in `PackedOptimizer`.
+        share: of the learning rate of the head, for the others.
+        head: name of the layer that has the whole learning rate, the first part of the paths of
+            its variables.
+        name: of this optimizer.
+
+    Raises:
+        ValueError: as `PackedOptimizer`; and for a negative share.
+
+    Reference: Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text
+    Classification", section 3.2, "Discriminative fine-tuning".
+
+    Example:
+
+    >>> model.compile(DiscriminativeOptimizer(keras.optimizers.Adam(1e-3), share=0.1), "mse")
+    """
+
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer | str | Config,
+        share: float = 0.1,
+        *,
+        head: str = "head",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(inner_optimizer, name)
+        self.share = validation.non_negative_number("share", share)
+        self.head = head
+
+    def _updated(self, before, after):
+        # By runs of variables: a rate for each number would be a constant as large as the model.
+        steps, start, scaled = after - before, 0, []
+        for is_head, run in itertools.groupby(self._packing.variables, self._is_of_head):
+            end = start + sum(math.prod(variable.shape) for variable in run)
+            scaled.append((1.0 if is_head else self.share) * steps[start:end])
+            start = end
+        return before + keras.ops.concatenate(scaled)
+
+    def _is_of_head(self, variable):
+        return variable.path.partition("/")[0] == self.head
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "share": self.share, "head": self.head}
 
 
 class _Packing:
@@ -127,7 +187,8 @@ class _Packing:
 
     def unpack(self, vector):
         """Assigns the numbers of the vector to the variables."""
-        parts = keras.ops.split(keras.ops.convert_to_tensor(vector), self._ends[:-1])
+        # Keras on TensorFlow fails to split at no place.
+        parts = keras.ops.split(vector, self._ends[:-1]) if len(self._ends) > 1 else [vector]
         for variable, part in zip(self.variables, parts):
             value = keras.ops.reshape(part, variable.shape)
             variable.assign(value if variable.constraint is None else variable.constraint(value))

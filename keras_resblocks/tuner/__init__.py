@@ -1,10 +1,16 @@
-"""Search over depths and widths, with KerasTuner, Optuna or Ray. Needs the extra `tuner`."""
+"""Search over networks or over how they are fine-tuned, with KerasTuner, Optuna or Ray.
+
+Needs the extra `tuner`.
+"""
 
 from keras_resblocks.training import (
+    DiscriminativeOptimizer,
     PackedOptimizer,
     RandomShift,
     SmoothedSparseCategoricalCrossentropy,
 )
+from keras_resblocks.tuner.base import TrainingHyperModel
+from keras_resblocks.tuner.fine_tuning import FineTuneHyperModel
 from keras_resblocks.tuner.hypermodels import (
     InceptionHyperModel,
     NetworkHyperModel,
@@ -28,6 +34,8 @@ from keras_resblocks.tuner.tuners import (
 
 __all__ = [
     "BayesianOptimization",
+    "DiscriminativeOptimizer",
+    "FineTuneHyperModel",
     "GridSearch",
     "Hyperband",
     "InceptionHyperModel",
@@ -38,6 +46,7 @@ __all__ = [
     "Range",
     "ResNetHyperModel",
     "SmoothedSparseCategoricalCrossentropy",
+    "TrainingHyperModel",
     "hp_activation",
     "hp_regularizer",
     "hp_residual_stage",

@@ -65,13 +65,13 @@ def augmented(x, value, site):
     return x
 
 
-def optimizer_of(name, learning_rate, dtype):
+def optimizer_of(name, learning_rate, dtype, pack=PackedOptimizer):
     """A Keras optimizer by its name, for models of that dtype policy.
 
     Packed: to compile the steps of a small network takes longer than to train it.
     """
     config = {"learning_rate": learning_rate, **OPTIMIZERS[name]}
-    optimizer = PackedOptimizer(keras.optimizers.get({"class_name": name, "config": config}))
+    optimizer = pack(keras.optimizers.get({"class_name": name, "config": config}))
     if keras.dtype_policies.get(dtype).name == "mixed_float16":  # whose gradients vanish
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+import os
 import warnings
 from typing import Literal
 
@@ -133,6 +134,8 @@ def _labels(argument, values):
 
 def _label(value):
     """What stands for a value in a table: its own word, or the name of what it is."""
-    if isinstance(value, (str, numbers.Real)):
+    if isinstance(value, (list, tuple)):
+        return ":".join(map(_label, value))
+    if isinstance(value, (str, os.PathLike, numbers.Real)):
         return str(value)
     return getattr(value, "__name__", type(value).__name__)

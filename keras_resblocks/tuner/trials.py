@@ -12,8 +12,8 @@ import keras
 import keras_tuner
 
 from keras_resblocks.tuner import epochs, memory
+from keras_resblocks.tuner.base import TrainingHyperModel
 from keras_resblocks.tuner.descriptions import describe
-from keras_resblocks.tuner.hypermodels import NetworkHyperModel
 from keras_resblocks.tuner.seeding import seed_all
 
 # What a search optimizes: one or several, metrics by their names.
@@ -113,7 +113,7 @@ class Trial:
             model = self.hypermodel.build(hp)
             is_plain = type(self.hypermodel).fit in (
                 keras_tuner.HyperModel.fit,
-                NetworkHyperModel.fit,
+                TrainingHyperModel.fit,
             )
             record = epochs.Record(
                 self.metric if is_plain else None, kwargs.get("validation_freq", 1)

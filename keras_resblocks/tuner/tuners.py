@@ -26,8 +26,8 @@ from keras_tuner.engine.trial import Trial
 
 from keras_resblocks import json_files, validation
 from keras_resblocks.tuner import epochs, memory, oracles
+from keras_resblocks.tuner.base import TrainingHyperModel
 from keras_resblocks.tuner.descriptions import describe, describe_search
-from keras_resblocks.tuner.hypermodels import NetworkHyperModel
 from keras_resblocks.tuner.progress import Progress
 from keras_resblocks.tuner.seeding import seed_all
 
@@ -160,7 +160,7 @@ class _Tuner(keras_tuner.Tuner):
 
     def _is_one_fit(self):
         """Whether a trial is known to be one `fit` of a model, as KerasTuner and we have it."""
-        own = (keras_tuner.HyperModel.fit, NetworkHyperModel.fit)
+        own = (keras_tuner.HyperModel.fit, TrainingHyperModel.fit)
         runs = (keras_tuner.Tuner.run_trial, keras_tuner.Hyperband.run_trial)
         return type(self.hypermodel).fit in own and type(self).run_trial in runs
 

@@ -121,6 +121,16 @@ def test_channels_first_is_channels_last_transposed(options):
     assert_close(outputs, outputs_of(last, images).transpose(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_without_a_size_images_stay_as_large_as_they_are(data_format):
+    images = smooth_images(40, 56)
+    layer = ImagePreprocessing(None, mean=MEAN, std=STD, data_format=data_format)
+    order = (0, 1, 2, 3) if data_format == "channels_last" else (0, 3, 1, 2)
+    expected = ((images / 255 - MEAN) / STD).transpose(order)
+    assert layer.compute_output_shape(images.transpose(order).shape) == expected.shape
+    assert_close(outputs_of(layer, images.transpose(order)), expected)
+
+
 def test_the_data_format_is_that_of_keras():
     keras.config.set_image_data_format("channels_first")
     layer = ImagePreprocessing(**OPTIONS)
@@ -437,6 +447,10 @@ BAD_INPUT = {
     "very many sizes": (layer(size=[24] * 99999), ["`size`", "Received: size=[24, 24, "]),
     "a very long order": (layer(channel_order="bgr" * 99999), ["`channel_order`"]),
     "a pair of sizes": (layer(size=(24, 24)), ["`size`", "Received: size=(24, 24)"]),
+    "a resize without a size": (
+        layer(size=None),
+        ["`resize` must be None", "Received: resize=28, size=None"],
+    ),
     "no resize": (layer(resize=0), ["`resize`", "positive", "Received: resize=0"]),
     "resize below size": (
         layer(resize=20),

@@ -6,7 +6,7 @@ import pytest
 from helpers import is_installed, run_python
 
 import keras_resblocks as kr
-from keras_resblocks.training import PackedOptimizer
+from keras_resblocks.training import DiscriminativeOptimizer, PackedOptimizer
 from keras_resblocks.tuner.recipes import OPTIMIZERS, optimizer_of
 
 X = np.random.default_rng(0).random((48, 8, 8, 1), dtype="float32")
@@ -114,6 +114,12 @@ def test_frozen_layers_stay_and_a_variable_without_gradient_does_too():
     np.testing.assert_array_equal(bias, before[1])
 
 
+def test_a_single_variable_is_updated():
+    variable = keras.Variable([1.0, 2.0])
+    PackedOptimizer(keras.optimizers.SGD(0.5)).apply([keras.ops.ones((2,))], [variable])
+    assert keras.ops.convert_to_numpy(variable).tolist() == [0.5, 1.5]
+
+
 def test_scales_the_loss_in_half_precision():
     scaled = optimizer_of("adam", 1e-2, "mixed_float16")
     assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)
@@ -174,3 +180,38 @@ def test_options_that_would_be_lost_are_an_error(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"`{name}`.*Received"):
         PackedOptimizer(keras.optimizers.SGD(**options))
+
+
+def steps_of(optimizer):
+    """What one step subtracts from the variables of three layers, by their names."""
+    layers = [keras.layers.Dense(2, name=name) for name in ("below", "head", "above")]
+    rng = np.random.default_rng(0)
+    for layer in layers:
+        layer.build((None, 3))
+        layer.kernel.assign(rng.normal(size=(3, 2)))
+    variables = [variable for layer in layers for variable in layer.trainable_variables]
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    gradients = [rng.normal(size=variable.shape).astype("float32") for variable in variables]
+    optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in gradients], variables)
+    after = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    names = [f"{layer.name}/{kind}" for layer in layers for kind in ("kernel", "bias")]
+    return {name: b - a for name, b, a in zip(names, before, after)}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_all_but_the_head_move_by_a_share(name, share):
+    whole = steps_of(PackedOptimizer(optimizer(name)))
+    steps = steps_of(DiscriminativeOptimizer(optimizer(name), share))
+    for variable, step in steps.items():
+        factor = 1 if variable.startswith("head/") else share
+        np.testing.assert_allclose(step, factor * whole[variable], rtol=1e-3, atol=1e-6)
+
+
+def test_the_share_is_saved():
+    given = DiscriminativeOptimizer("sgd", 0.3, head="top", name="mine")
+    config = keras.optimizers.serialize(given)
+    assert keras.optimizers.deserialize(config).get_config() == given.get_config()
+    assert given.get_config()["share"] == 0.3
+    with pytest.raises(ValueError, match=r"`share`.*non-negative.*Received: share=-1"):
+        DiscriminativeOptimizer("sgd", -1)
