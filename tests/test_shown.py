@@ -3,7 +3,7 @@
 import pytest
 
 import keras_resblocks as kr
-from keras_resblocks import layers
+from keras_resblocks import layers, tuner
 from keras_resblocks.models import Cost, specs
 from keras_resblocks.models.published import SPECS
 from keras_resblocks.tuner.reports.records import TrialRecord
@@ -22,6 +22,16 @@ def test_a_spec_shows_what_it_does_not_have_by_default():
 def test_what_a_published_spec_shows_makes_an_equal_one(name):
     known = {**STEPS, **vars(kr.shortcuts), **vars(specs)}
     assert eval(repr(SPECS[name]), known) == SPECS[name]
+
+
+def test_a_tuner_shows_its_project_and_its_space(tmp_path):
+    hypermodel = tuner.ResNetHyperModel((8, 8, 1), 10, activations="elu", regularizers=0.0)
+    engine = tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=1, directory=tmp_path)
+    searched = "block, depth, width, learning_rate"
+    shown = f"<ResNetHyperModel of (8, 8, 1) to 10, searched: {searched}>"
+    assert repr(hypermodel).split(": ")[0] == shown.split(": ")[0]
+    assert set(repr(hypermodel)[:-1].split(": ")[1].split(", ")) == set(searched.split(", "))
+    assert repr(engine) == f"<RandomSearch 'untitled_project', 0 trials, {hypermodel!r}>"
 
 
 def test_a_cost_is_a_table_in_a_notebook():

@@ -234,6 +234,13 @@ class TrainingHyperModel(keras_tuner.HyperModel):
             )
         self._check_budget()
 
+    def __repr__(self) -> str:
+        searched = [option for option, values in self.options.items() if not values.is_fixed]
+        return (
+            f"<{type(self).__name__} of {self.input_shape} to {self.classes}, "
+            f"searched: {', '.join(searched) or 'nothing'}>"
+        )
+
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model of a candidate."""
         excess = self.budget.excess(self.cost(hp), self._bytes_a_value())

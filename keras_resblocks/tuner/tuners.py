@@ -99,6 +99,10 @@ class _Tuner(keras_tuner.Tuner):
         self.hypermodel.fit(hp, model, *fit_args, **fit_kwargs)
         return model
 
+    def __repr__(self) -> str:
+        trials = f"{len(self.oracle.trials)} trials"
+        return f"<{type(self).__name__} {self.project_name!r}, {trials}, {self.hypermodel!r}>"
+
     def on_trial_begin(self, trial: Trial) -> None:
         super().on_trial_begin(trial)
         self._began = time.monotonic()
