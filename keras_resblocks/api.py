@@ -30,6 +30,7 @@ from keras_resblocks.models import (
     create_model,
     features,
     list_models,
+    to_plain_keras,
     with_options,
 )
 from keras_resblocks.transforms import export_onnx, fold_batch_norm, inference_function
@@ -65,6 +66,7 @@ __all__ = [
     "load_torch_weights",
     "preprocessing",
     "shortcuts",
+    "to_plain_keras",
     "to_torch_state_dict",
     "with_options",
 ]

@@ -90,7 +90,7 @@ class Pooling(Composite):
         )
         if self.padding == "same" and is_repeated:
             return lambda inputs: self._padded(
-                pool, _same_padding(self.spatial_shape(inputs.shape), pool_size, strides)
+                pool, same_padding(self.spatial_shape(inputs.shape), pool_size, strides)
             )(inputs)
         amounts = {
             "symmetric": tuple(map(symmetric_padding, pool_size)),
@@ -131,7 +131,7 @@ class Pooling(Composite):
         }
 
 
-def _same_padding(spatial, sizes, strides):
+def same_padding(spatial, sizes, strides):
     """What `padding="same"` pads before and after."""
     reach = [(-(-n // s) - 1) * s + k - n for n, k, s in zip(spatial, sizes, strides)]
     return tuple((max(r, 0) // 2, max(r, 0) - max(r, 0) // 2) for r in reach)

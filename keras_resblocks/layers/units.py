@@ -121,6 +121,7 @@ class ConvComposite(KernelComposite):
                 for i, branch in enumerate(split.branches, start=1)
             ],
             axis=self.channel_axis,
+            name=f"{name}concat",
         )
 
     def get_config(self) -> Config:

@@ -48,9 +48,10 @@ class Chain:
 class Concatenation:
     """Layers or chains side by side on one input, concatenated along the channels."""
 
-    def __init__(self, branches, axis):
+    def __init__(self, branches, axis, name):
         self.branches = branches
         self.axis = axis
+        self.name = name
 
     def __call__(self, inputs, training=None):
         return keras.ops.concatenate(

@@ -21,13 +21,17 @@ def check_graph(model: Any) -> None:
         )
 
 
-def functional(model: keras.Model) -> keras.Model:
-    """A functional model of the same layers and tensors, neither compiled nor `Sequential`."""
+def functional(model: keras.Model, name: str | None = None) -> keras.Model:
+    """A functional model of the same layers and tensors, neither compiled nor `Sequential`.
+
+    Args:
+        name: of the new model; by default, that of `model`.
+    """
     is_list = isinstance(model, keras.Sequential)
     return keras.Model(
         model.inputs[0] if is_list else model.input,
         model.outputs[0] if is_list else model.output,
-        name=model.name,
+        name=name or model.name,
     )
 
 
