@@ -2,7 +2,7 @@
 
 from keras_resblocks.models.builders import create_model, list_models
 from keras_resblocks.models.cost import Cost, cost
-from keras_resblocks.models.existing import to_plain_keras, with_options
+from keras_resblocks.models.existing import from_keras, to_plain_keras, with_options
 from keras_resblocks.models.features import Feature, features
 from keras_resblocks.models.named import (
     GoogLeNet,
@@ -29,6 +29,7 @@ __all__ = [
     "cost",
     "create_model",
     "features",
+    "from_keras",
     "list_models",
     "to_plain_keras",
     "with_options",

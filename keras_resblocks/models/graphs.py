@@ -92,12 +92,16 @@ class Calls:
 
 def tensors(config: Any) -> Iterator[tuple[str, tuple]]:
     """Pairs of the name of a layer and a shape, for the tensors in the config of a call."""
+    return ((tensor["keras_history"][0], tensor["shape"]) for tensor in tensor_configs(config))
+
+
+def tensor_configs(config: Any) -> Iterator[dict[str, Any]]:
+    """The configs of the tensors in the config of a call."""
     if isinstance(config, dict) and config.get("class_name") == "__keras_tensor__":
-        config = config["config"]
-        yield config["keras_history"][0], config["shape"]
+        yield config["config"]
     elif isinstance(config, (dict, list, tuple)):
         for value in config.values() if isinstance(config, dict) else config:
-            yield from tensors(value)
+            yield from tensor_configs(value)
 
 
 def _output_names(config):

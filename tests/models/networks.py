@@ -116,6 +116,15 @@ def outputs_of(model, images):
     return np.asarray(model.predict_on_batch(images), "float32")
 
 
+def random_value(weight, rng):
+    """A value for a weight at which a deep network keeps the scale of its input."""
+    if "kernel" in weight.name:
+        return rng.normal(size=weight.shape) * math.sqrt(2 / math.prod(weight.shape[:-1]))
+    if weight.name in ("gamma", "moving_variance"):
+        return rng.uniform(0.5, 1.5, weight.shape)
+    return 0.1 * rng.normal(size=weight.shape)
+
+
 def count(weights):
     return sum(math.prod(weight.shape) for weight in weights)
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import random_array, to_numpy
-from networks import count, outputs_of, quick_model
+from networks import count, outputs_of, quick_model, random_value
 
 import keras_resblocks as kr
 
@@ -203,11 +203,3 @@ def test_logits_are_those_of_keras_applications(name):
         assert_equal_logits(outputs_of(model, images), outputs_of(theirs, images))
     assert count(model.weights) == count(theirs.weights)
     assert_back_from_torch_keys(model, kr.to_torch_state_dict(model, as_numpy=True))
-
-
-def random_value(weight, rng):
-    if weight.name == "kernel":
-        return rng.normal(size=weight.shape) * math.sqrt(2 / math.prod(weight.shape[:-1]))
-    if weight.name in ("gamma", "moving_variance"):
-        return rng.uniform(0.5, 1.5, weight.shape)
-    return 0.1 * rng.normal(size=weight.shape)

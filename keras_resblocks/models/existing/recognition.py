@@ -1,0 +1,190 @@
+"""From a Keras model to the same network of our blocks."""
+
+import collections
+import itertools
+import re
+
+import keras
+import numpy as np
+
+from keras_resblocks.models.existing.forms import block_of
+from keras_resblocks.models.existing.patterns import Graph
+from keras_resblocks.models.graphs import Calls, check_graph, cloned, functional, is_graph
+
+
+def from_keras(model: keras.Model) -> keras.Model:
+    """The same network, with its residual and inception patterns as blocks of this package.
+
+    Recognized are, in nested models too:
+
+    - convolutions that meet a shortcut in a sum: `ResidualBlock` (two convolutions),
+      `BottleneckBlock` (1x1, spatial, 1x1) or, for any other chain, an `InceptionBlock` of one
+      branch. Post- and pre-activation, any activation and normalization, and the shortcuts of
+      `keras_resblocks.shortcuts`;
+    - branches on one tensor that meet in a `Concatenate`: `InceptionBlock`, also with a 1x1
+      convolution, a scale and a sum behind it.
+
+    All else stays the layer that it is: also a pattern with something that a block cannot do,
+    such as a dropout, a tensor inside that is used elsewhere, or activations, epsilons or
+    regularizers that are not the same throughout. A block's initializers are those of its first
+    convolution.
+
+    A block is named by what the names of its convolutions have in common (`conv2_block1`), else
+    after its last layer. Weights are copied, and what is frozen stays so.
+
+    Args:
+        model: a functional or `Sequential` model; it is left as it is.
+
+    Returns:
+        A functional `keras.Model` of new layers, not compiled, that can be saved. Its outputs
+        have been compared with those of `model`, on random inputs in inference.
+
+    Raises:
+        ValueError: if `model` is not a graph of layers, if nothing in it is recognized, or if
+            the outputs differ by more than 1e-4 of the largest (5e-2 in half precision).
+
+    Example:
+
+    >>> model = from_keras(keras.applications.ResNet50())
+    >>> model.get_layer("conv2_block1")
+    <BottleneckBlock name=conv2_block1, built=True>
+    """
+    check_graph(model)
+    recognition = _Recognition(model)
+    recognized = recognition.clone(model)
+    if not recognition.found:
+        raise ValueError(
+            "`model` must have residual or inception patterns: convolutions and a shortcut past "
+            "them that meet in a sum, or branches of convolutions on one tensor that meet in a "
+            f"`Concatenate`, with options that a block has. Received: model={model!r}"
+        )
+    recognition.copy_weights()
+    _compare(model, recognized, recognition.tolerance)
+    return recognized
+
+
+class _Recognition:
+    """Layers and what stands in their place; weights are copied once everything is built."""
+
+    def __init__(self, model):
+        self.found = False  # whether there is a block
+        self._calls = dict(_calls_of_graphs(model))
+        counts = collections.Counter()
+        for calls in self._calls.values():
+            counts.update({layer: len(calls.nodes[n]) for n, layer in calls.layers.items()})
+        # Half precision has three digits, or two, of which each layer loses some.
+        self.tolerance = 5e-2 if any("16" in layer.compute_dtype for layer in counts) else 1e-4
+        self._shared = {layer for layer, count in counts.items() if count > 1}
+        self._clones = {}  # what was shared is shared again
+        self._copied = []  # pairs of a layer and the one in its place
+        self._trainable = []  # pairs of a flag and its layer, those inside a layer before it
+
+    def clone(self, layer):
+        if layer not in self._clones:
+            clone = self._clone_graph(layer) if is_graph(layer) else _clone_layer(layer)
+            if isinstance(layer, keras.layers.Layer):  # and not a plain operation
+                self._copied += [] if is_graph(layer) else [(layer, clone)]
+                self._trainable.append((layer.trainable, clone))
+            self._clones[layer] = clone
+        return self._clones[layer]
+
+    def copy_weights(self):
+        for is_trainable, clone in reversed(self._trainable):
+            if clone.trainable != is_trainable:
+                clone.trainable = is_trainable
+        for layer, clone in self._copied:
+            # With the state of random generators, as layers may always be in training.
+            for variable, twin in zip(layer.variables, clone.variables, strict=True):
+                twin.assign(keras.ops.convert_to_numpy(variable))  # JAX would share a tensor
+
+    def _clone_graph(self, model):
+        blocks, absorbed = self._blocks(model)
+        made = set(blocks.values())
+
+        def clone(layer):
+            # What is inside a block is not called; it is here for its name.
+            return blocks.get(layer.name, layer) if layer.name in absorbed else self.clone(layer)
+
+        def call(layer, *args, **kwargs):
+            if layer not in made and layer.name not in absorbed:
+                return layer(*args, **kwargs)
+            tensors = keras.tree.flatten((args, kwargs))
+            tensor = next(x for x in tensors if isinstance(x, keras.KerasTensor))
+            return layer(tensor) if layer in made else tensor
+
+        return cloned(functional(model), clone, call)
+
+    def _blocks(self, model):
+        """The blocks in a graph by the layer that they stand for, and the names inside them."""
+        names = set(self._calls[model].nodes)
+        graph = Graph(functional(model), self._calls[model], self._shared)
+        blocks, absorbed = {}, set()
+        for pattern in graph.patterns():
+            inside = {layer.name for layer in pattern.layers}
+            found = block_of(pattern, _name(pattern.layers, names - inside))
+            if found is not None:
+                graph.remove(pattern)
+                absorbed |= inside
+                blocks[pattern.layers[-1].name] = self._add(*found)
+        return blocks, absorbed
+
+    def _add(self, block, pairs):
+        self.found = True
+        self._copied += pairs
+        self._trainable += [(layer.trainable, twin) for layer, twin in pairs]
+        self._trainable.append((any(x.trainable for x, _ in pairs if x.weights), block))
+        return block
+
+
+def _calls_of_graphs(model):
+    """Pairs of a graph and its `Calls`, for the model and those nested in it."""
+    calls = Calls(functional(model))
+    yield model, calls
+    for layer in filter(is_graph, calls.layers.values()):
+        yield from _calls_of_graphs(layer)
+
+
+def _name(layers, others):
+    """What the names given to the convolutions begin with and no others do; else the last name."""
+    names = [layer.name for layer in layers if re.match(r"Conv\dD", type(layer).__name__)]
+    given = [name.split("_") for name in names if not re.fullmatch(r"conv\dd(_\d+)?", name)]
+    levels = zip(*(parts[:-1] for parts in given))
+    common = itertools.takewhile(lambda parts: len(set(parts)) == 1, levels)
+    prefix = "_".join(parts[0] for parts in common)
+    is_own = not any(f"{name}_".startswith(f"{prefix}_") for name in others)
+    return prefix if prefix and is_own else layers[-1].name
+
+
+def _clone_layer(layer):
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.Lambda):  # which Keras does not make from a config
+        return type(layer)(**{**config, "function": layer.function})
+    return type(layer).from_config(config)
+
+
+def _compare(model, recognized, tolerance):
+    """Raises a `ValueError` if the outputs of two models differ."""
+    model = functional(model)
+    is_open = any(None in x.shape[1:] for x in model.inputs)
+    for size in (96, 128) if is_open else (1,):
+        inputs = keras.tree.map_structure(lambda x, size=size: _random(x, size), model.input)
+        with keras.StatelessScope():  # layers that are always in training change no statistics
+            pairs = zip(
+                *(keras.tree.flatten(x(inputs, training=False)) for x in (model, recognized))
+            )
+            pairs = [[keras.ops.convert_to_numpy(x).astype("float64") for x in y] for y in pairs]
+        for expected, actual in pairs:
+            difference = np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-30)
+            if not difference <= tolerance:  # nor if it is NaN
+                raise ValueError(
+                    "`model` must have the same outputs as the network recognized in it, which "
+                    f"differ by {difference:.1e} of the largest. Received: model={model!r}"
+                )
+
+
+def _random(tensor, size):
+    """Values for an input; `size` is for what is open, a third of it for volumes."""
+    size = size // 3 if len(tensor.shape) > 4 else size
+    shape = [n or (size if axis else 2) for axis, n in enumerate(tensor.shape)]
+    values = np.random.default_rng(size).normal(size=shape)
+    return (values if "float" in tensor.dtype else values > 0).astype(tensor.dtype)
