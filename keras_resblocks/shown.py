@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def short_repr(instance: Any) -> str:
-    """The `repr` of a dataclass instance without the fields that have their default."""
-    shown = (
-        f"{field.name}={getattr(instance, field.name)!r}"
-        for field in dataclasses.fields(instance)
-        if field.repr and getattr(instance, field.name) != _default(field)
-    )
-    return f"{type(instance).__name__}({', '.join(shown)})"
+class ShortRepr:
+    """A base of dataclasses: their `repr` leaves out the fields that have their default."""
+
+    def __repr__(self) -> str:
+        fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
+        shown = (
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields
+            if field.repr and getattr(self, field.name) != _default(field)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _default(field):

@@ -91,7 +91,7 @@ class ImagePreprocessing(keras.layers.Layer):
         super().__init__(**kwargs)
         self.size = size if size is None else validation.positive_int("size", size)
         self.resize = self.size if resize is None else validation.positive_int("resize", resize)
-        if resize is not None and (size is None or self.resize < self.size):
+        if resize is not None and (size is None or resize < size):
             expected = "None as" if size is None else "no less than"
             raise ValueError(
                 f"`resize` must be {expected} `size`. Received: resize={resize!r}, size={size!r}"

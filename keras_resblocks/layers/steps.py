@@ -10,17 +10,13 @@ from typing import Any, Literal
 
 from keras_resblocks import validation
 from keras_resblocks.layers.templates import INHERIT
-from keras_resblocks.shown import short_repr
+from keras_resblocks.shown import ShortRepr
 from keras_resblocks.types import Size
 from keras_resblocks.validation import exceeds_one
 
 
-class _Step:
-    __repr__ = short_repr
-
-
 @dataclasses.dataclass(frozen=True, repr=False)
-class Conv(_Step):
+class Conv(ShortRepr):
     """A convolution, then its normalization and activation."""
 
     filters: int
@@ -47,7 +43,7 @@ class Conv(_Step):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Pool(_Step):
+class Pool(ShortRepr):
     """A `"max"` or `"avg"` pooling over a window; see `Pooling` for the paddings."""
 
     kind: Literal["max", "avg"]
@@ -62,7 +58,7 @@ class Pool(_Step):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class AdaptivePool(_Step):
+class AdaptivePool(ShortRepr):
     """An average pooling to `output_size` positions, from any size."""
 
     output_size: Size
@@ -72,7 +68,7 @@ class AdaptivePool(_Step):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Subsample(_Step):
+class Subsample(ShortRepr):
     """Every `strides`-th position, the channels padded with zeros up to `filters`."""
 
     filters: int
@@ -80,7 +76,7 @@ class Subsample(_Step):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Split(_Step):
+class Split(ShortRepr):
     """Branches side by side on the same input, concatenated along the channels."""
 
     branches: tuple[tuple, ...]

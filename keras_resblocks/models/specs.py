@@ -12,7 +12,7 @@ from keras_resblocks import validation
 from keras_resblocks.layers import BottleneckBlock, InceptionBlock, ResidualBlock, steps
 from keras_resblocks.layers.inception import read_branches
 from keras_resblocks.layers.steps import AdaptivePool, Conv, Pool
-from keras_resblocks.shown import short_repr
+from keras_resblocks.shown import ShortRepr
 
 BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock, "inception": InceptionBlock}
 
@@ -65,7 +65,7 @@ class AuxHead:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class NetworkSpec:
+class NetworkSpec(ShortRepr):
     """What the specs of all networks say.
 
     Attributes:
@@ -84,8 +84,6 @@ class NetworkSpec:
     aux_heads: Sequence[AuxHead] = ()
     input_shape: Sequence[int] = (224, 224, 3)
     classes: int = 1000
-
-    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         self.stem: Sequence[Conv | Pool]  # a field of the subclasses, in another place of each

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from keras_resblocks.models import Cost
-from keras_resblocks.shown import html_rows, short_repr
+from keras_resblocks.shown import ShortRepr, html_rows
 
 COSTS = {
     "params": "parameters",
@@ -20,7 +20,7 @@ _INTERNAL = "tuner/"  # what KerasTuner's Hyperband adds to the values of a tria
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class TrialRecord:
+class TrialRecord(ShortRepr):
     """A trial.
 
     Attributes:
@@ -54,8 +54,6 @@ class TrialRecord:
     summary: str | None = dataclasses.field(default=None, repr=False)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     weights: str | None = None
-
-    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         costs = {title: getattr(self, name) for name, title in COSTS.items()}
