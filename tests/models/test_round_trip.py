@@ -45,3 +45,11 @@ def test_an_attention_is_no_pattern(name):
     plain = kr.to_plain_keras(network(shrunk(name), input_shape=(32, 32, 3), classes=4))
     with pytest.raises(ValueError, match="residual or inception patterns"):
         kr.from_keras(plain)
+
+
+def test_a_penalty_leaves_the_outputs_as_they_are():
+    model = network(shrunk("resnet18"), input_shape=(32, 32, 3), classes=4)
+    changed = kr.with_options(kr.to_plain_keras(model), kernel_regularizer="l2")
+    kernels = [weight for weight in changed.weights if weight.name == "kernel"]
+    assert len(changed.losses) == len(kernels) > 16
+    assert_equal_outputs(model, changed, images(model), 1e-5)
