@@ -97,11 +97,16 @@ def covering(options, is_valid=lambda case: True, seed=0):
     """A small list of valid combinations in which every pair of valid choices meets."""
     rng = random.Random(seed)
     candidates = [case for case in product(options) if is_valid(case)]
-    missing = set().union(*map(pairs, candidates))
+    missing = {
+        ((one, this), (other, that))
+        for one, other in itertools.combinations(options, 2)
+        for this, that in {(case[one], case[other]) for case in candidates}
+    }
     cases = []
     while missing:
         wanted = min(missing, key=repr)
-        holders = [case for case in candidates if wanted in pairs(case)]
+        (one, this), (other, that) = wanted
+        holders = [case for case in candidates if case[one] == this and case[other] == that]
         sample = rng.sample(holders, min(30, len(holders)))
         cases.append(max(sample, key=lambda case: len(missing & pairs(case))))
         missing -= pairs(cases[-1])

@@ -519,7 +519,9 @@ def test_normalization_of_a_shortcut_of_its_own_is_replaced():
 # Layers that are adapted, wrapped, preprocess or are of one's own.
 
 
-@pytest.mark.parametrize("option", [{"kernel_regularizer": L2}, {"activation": "elu"}], ids=str)
+@pytest.mark.parametrize(
+    "option", [{"kernel_regularizer": L2}, {"activation": "elu"}], ids=", ".join
+)
 def test_low_rank_adaptation_stays(option, tmp_path):
     block = kr.ResidualBlock(4)
     dense = layers.Dense(4, activation="relu")
@@ -639,7 +641,6 @@ def test_what_is_no_graph_is_refused(model):
         ({"normalization": "batch"}, "`normalization` must be .* nothing does"),
         ({"bias_regularizer": "l2"}, "`bias_regularizer` must be .* nothing does"),
     ],
-    ids=str,
 )
 def test_option_that_is_wrong_or_has_no_place_is_refused(options, message):
     model = model_of(layers.Dense(3, use_bias=False), layers.Softmax(), shape=(2, 4))
