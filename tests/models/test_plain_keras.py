@@ -270,7 +270,13 @@ def test_poolings_become_plain(kind, padding, rank):
             kind, case["size"], case["strides"], padding=padding, data_format=data_format
         )
         model = model_of(pool, shape=open_shape if case["is_open"] else shape)
-        assert_plain(model, random_array(shape) - 5)
+        is_even = case["size"] > 1 and (case["strides"] > 1 or case["size"] % 2 == 0)
+        is_padded = is_even and (kind, padding) == ("avg", "same")
+        if is_padded and case["is_open"] and keras.backend.backend() == "torch":
+            with pytest.raises(ValueError, match="must have known sizes"):
+                kr.to_plain_keras(model)
+        else:
+            assert_plain(model, random_array(shape) - 5)
 
 
 @pytest.mark.parametrize("pad_value", [0.0, 0.5])

@@ -38,7 +38,8 @@ def to_plain_keras(model: keras.Model) -> keras.Model:
 
     Raises:
         ValueError: if `model` is not a graph of layers, or holds one that Keras's own layers
-            cannot express, such as `RandomShift`.
+            cannot express, such as `RandomShift`; on PyTorch also an average of an open size with
+            `padding="same"`, where it is strided or even.
 
     Example:
 

@@ -220,10 +220,17 @@ def _pooling(pool: Pooling, x, at):
     spatial = pool.spatial_shape(x.shape)
     is_same = pool.padding == "symmetric" and pool.pad_value is None and _is_same(sizes, strides)
     padding = "same" if is_same else pool.padding
-    # On PyTorch, Keras fills the windows of a strided average with copies of the border; what to
-    # pad instead depends on the size, where that is open the stock layer has to do.
+    # On PyTorch, Keras fills the windows of an average that is strided or even with copies of the
+    # border; what to pad instead depends on the size.
     is_open = None in spatial
-    is_stock = pool.kind == "max" or max(strides) == 1 or (pool.padding == "same" and is_open)
+    is_odd = max(strides) == 1 and all(size % 2 for size in sizes)
+    is_right = pool.kind == "max" or is_odd or max(sizes) == 1
+    is_stock = is_right or (pool.padding == "same" and is_open)
+    if is_stock and not is_right and keras.backend.backend() == "torch":
+        raise ValueError(
+            "`model` must have known sizes on PyTorch before such an average with "
+            f'`padding="same"`. Received: layer {pool.name!r} on {spatial}'
+        )
     if padding == "valid" or (padding == "same" and is_stock):
         return pooling(padding=padding)(x)
     amounts = {
