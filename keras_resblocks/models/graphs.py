@@ -1,7 +1,7 @@
 """Functional models as graphs of layers: their calls, and clones of them."""
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -45,6 +45,14 @@ def cloned(
         call: from that one and the arguments of a call to the outputs; None for its own call.
     """
     return keras.models.clone_model(graph, _new_inputs(graph), clone, call)
+
+
+def copy_values(clone: Any, pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Gives a layer the values of other weights, as pairs of a weight and its twin in the layer."""
+    for weight, twin in pairs:
+        twin.assign(keras.ops.convert_to_numpy(weight))  # JAX would share a tensor
+    if isinstance(clone, keras.layers.Normalization):
+        clone.finalize_state()  # it computes with what its weights were at last
 
 
 def _new_inputs(graph):

@@ -12,6 +12,7 @@ from keras_resblocks.models.graphs import (
     Calls,
     check_graph,
     cloned,
+    copy_values,
     functional,
     is_graph,
     tensors,
@@ -92,8 +93,6 @@ class _Folding:
     def copy_weights(self):
         for layer, clone in self._copied:
             _copy(layer, clone)
-            if isinstance(clone, keras.layers.Normalization):
-                clone.finalize_state()  # it computes with what its weights were at last
         for conv, norm, clone in self._folded:
             _fold(conv, norm, clone)
 
@@ -229,8 +228,7 @@ def _copy(layer, clone):
     def others(weights):
         return [weight for weight in weights if id(weight) not in copied]
 
-    for weight, twin in zip(others(layer.weights), others(clone.weights), strict=True):
-        twin.assign(keras.ops.convert_to_numpy(weight))  # JAX would share a tensor
+    copy_values(clone, zip(others(layer.weights), others(clone.weights), strict=True))
 
 
 def _units(layer):

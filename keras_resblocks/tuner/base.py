@@ -359,7 +359,7 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         raise NotImplementedError
 
     def _smallest_of_each_kind(self) -> Iterator[dict[str, Any]]:
-        """The values of candidates, one of which costs the least."""
+        """The values of candidates; the cheapest is among them."""
         raise NotImplementedError
 
     def _pack(self, hp):

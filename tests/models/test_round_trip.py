@@ -1,6 +1,8 @@
 """Published networks as Keras's own layers, and those as blocks again."""
 
+import keras
 import pytest
+from helpers import model_of, random_array
 from networks import blocks_of
 from trained import DISTINCT, assert_equal_outputs, images, network, shrunk
 
@@ -53,3 +55,16 @@ def test_a_penalty_leaves_the_outputs_as_they_are():
     kernels = [weight for weight in changed.weights if weight.name == "kernel"]
     assert len(changed.losses) == len(kernels) > 16
     assert_equal_outputs(model, changed, images(model), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [kr.to_plain_keras, lambda model: kr.from_keras(kr.to_plain_keras(model))],
+    ids=["to_plain_keras", "from_keras"],
+)
+def test_an_adapted_normalization_is_kept(convert):
+    x = random_array((4, 8, 8, 3)) * 7 + 5
+    normalize = keras.layers.Normalization()
+    model = model_of(normalize, kr.ResidualBlock(4), shape=x.shape)
+    normalize.adapt(x)
+    assert_equal_outputs(model, convert(model), x, 1e-5)

@@ -12,7 +12,14 @@ from keras_resblocks import validation
 from keras_resblocks.layers import templates
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.models.existing.configs import NOT_HIDDEN, Configs, is_hidden, read_option
-from keras_resblocks.models.graphs import Calls, check_graph, cloned, functional, is_graph
+from keras_resblocks.models.graphs import (
+    Calls,
+    check_graph,
+    cloned,
+    copy_values,
+    functional,
+    is_graph,
+)
 from keras_resblocks.types import ModelOptions, Unpack
 
 
@@ -115,7 +122,7 @@ _NOTHING = templates.of_class(layers.Identity)
 
 
 class _Clones:
-    """Clones of layers, whose weights are copied once everything is built."""
+    """Clones layers; the weights are copied once everything is built."""
 
     def __init__(self, configs):
         self._configs = configs
@@ -278,7 +285,7 @@ def _copy(layer, clone):
         for sublayer in layer.sublayers():
             if sublayer.name in twins:
                 yield from _copy(sublayer, twins[sublayer.name])
-    elif isinstance(layer, (*_WRAPPERS, layers.Normalization)):  # which acts on what it loads
+    elif isinstance(layer, _WRAPPERS):
         store = {}
         layer.save_own_variables(store)
         clone.load_own_variables({k: keras.ops.convert_to_numpy(v) for k, v in store.items()})
@@ -299,6 +306,5 @@ def _assign(layer, clone):
         named = {weight.name: weight for weight in layer.weights}
         pairs = [(named[twin.name], twin) for twin in clone.weights if twin.name in named]
     fitting = [(weight, twin) for weight, twin in pairs if weight.shape == twin.shape]
-    for weight, twin in fitting:
-        twin.assign(keras.ops.convert_to_numpy(weight))  # JAX would share a tensor
+    copy_values(clone, fitting)
     return len(fitting) == len(pairs)

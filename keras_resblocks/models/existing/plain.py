@@ -13,7 +13,7 @@ from keras_resblocks.models.existing.plain_forms import (
     is_ours,
     policy_of,
 )
-from keras_resblocks.models.graphs import check_graph, cloned, functional, is_graph
+from keras_resblocks.models.graphs import check_graph, cloned, copy_values, functional, is_graph
 
 
 def to_plain_keras(model: keras.Model) -> keras.Model:
@@ -118,21 +118,13 @@ class _Conversion:
                 setattr(copy, name, initializer)
             if copy.trainable != layer.trainable:
                 copy.trainable = layer.trainable
-            if _keeps_more_than_weights(layer):
+            if layer.dtype_policy.quantization_mode:  # the order of the weights may differ
                 store = {}
                 layer.save_own_variables(store)
-                copy.load_own_variables({k: _array(weight) for k, weight in store.items()})
-                continue
-            for weight, twin in zip(layer.weights, copy.weights, strict=True):
-                twin.assign(_array(weight))  # JAX would share a tensor
-
-
-def _keeps_more_than_weights(layer):
-    is_quantized = layer.dtype_policy.quantization_mode is not None  # where their order may differ
-    return is_quantized or isinstance(layer, keras.layers.Normalization)
-
-
-_array = keras.ops.convert_to_numpy
+                arrays = {k: keras.ops.convert_to_numpy(v) for k, v in store.items()}
+                copy.load_own_variables(arrays)
+            else:
+                copy_values(copy, zip(layer.weights, copy.weights, strict=True))
 
 
 def _inexpressible(layer):

@@ -9,7 +9,14 @@ import numpy as np
 
 from keras_resblocks.models.existing.forms import block_of
 from keras_resblocks.models.existing.patterns import Graph
-from keras_resblocks.models.graphs import Calls, check_graph, cloned, functional, is_graph
+from keras_resblocks.models.graphs import (
+    Calls,
+    check_graph,
+    cloned,
+    copy_values,
+    functional,
+    is_graph,
+)
 
 
 def from_keras(model: keras.Model) -> keras.Model:
@@ -72,7 +79,7 @@ class _Recognition:
         counts = collections.Counter()
         for calls in self._calls.values():
             counts.update({layer: len(calls.nodes[n]) for n, layer in calls.layers.items()})
-        # Half precision has three digits, or two, of which each layer loses some.
+        # Half precision has two or three digits, and each layer loses some.
         self.tolerance = 5e-2 if any("16" in layer.compute_dtype for layer in counts) else 1e-4
         self._shared = {layer for layer, count in counts.items() if count > 1}
         self._clones = {}  # what was shared is shared again
@@ -94,8 +101,7 @@ class _Recognition:
                 clone.trainable = is_trainable
         for layer, clone in self._copied:
             # With the state of random generators, as layers may always be in training.
-            for variable, twin in zip(layer.variables, clone.variables, strict=True):
-                twin.assign(keras.ops.convert_to_numpy(variable))  # JAX would share a tensor
+            copy_values(clone, zip(layer.variables, clone.variables, strict=True))
 
     def _clone_graph(self, model):
         blocks, absorbed = self._blocks(model)
