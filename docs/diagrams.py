@@ -221,7 +221,7 @@ def photograph_report(path):
     from selenium import webdriver
 
     with tempfile.TemporaryDirectory() as folder:
-        command = "-m keras_resblocks search digits --max-params 100000 --widths 8 12 16 --out"
+        command = "-m keras_resblocks search digits --max-params 100000 --stages 2 --out"
         subprocess.run([sys.executable, *command.split(), folder, "--overwrite"], check=True)
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or shutil.which("google-chrome")
@@ -229,8 +229,9 @@ def photograph_report(path):
             options.add_argument(argument)
         service = webdriver.ChromeService(shutil.which("chromedriver"))
         with webdriver.Chrome(options=options, service=service) as browser:
-            browser.set_window_size(1100, 900)
             browser.get((pathlib.Path(folder) / "report" / "report.html").as_uri())
+            frame = browser.execute_script("return window.outerHeight - window.innerHeight")
+            browser.set_window_size(1100, 718 + frame)  # the first row of charts
             browser.save_screenshot(path)
 
 

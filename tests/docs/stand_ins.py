@@ -2,7 +2,7 @@
 
 `weights`: published files with random values. `gpu`: a GPU that Ray takes for one. `postgresql`:
 SQLite. `photos`: a folder of small pictures. `course`: the file that the first snippet of the
-guide on a course's network saves. `shapes_search`: what a search of the command line has left.
+guide on a course's network saves. `scans_search`: what a search of the command line has left.
 """
 
 import json
@@ -82,17 +82,17 @@ def course(code):
     return code
 
 
-def shapes_search(code):
-    """The folder of a search over three classes has its best model."""
+def scans_search(code):
+    """The folder of a search has its best model."""
     import keras
 
     from keras_resblocks.training.pictures import from_pictures
 
-    inputs = keras.Input((32, 32, 3))
-    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(inputs))
-    model = from_pictures(keras.Model(inputs, outputs), ["hexagon", "square", "triangle"], 255)
-    pathlib.Path("shapes_search").mkdir()
-    model.save("shapes_search/best.keras")
+    inputs = keras.Input((32, 32, 1))
+    outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(inputs))
+    model = from_pictures(keras.Model(inputs, outputs), [*"0123456789"], 255)
+    pathlib.Path("scans_search").mkdir()
+    model.save("scans_search/best.keras")
     return code
 
 
