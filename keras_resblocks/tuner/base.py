@@ -64,9 +64,8 @@ TRAINING_ARGUMENTS = {
 _TRAINING = tuple(argument.option for argument in TRAINING_ARGUMENTS.values())
 
 _T = TypeVar("_T")
-# What a plural argument takes: values to search, or one that is fixed.
 Listed: TypeAlias = _T | Sequence[_T] | Range | None
-
+"""Values to search, a `Range` of them, one to fix it, or None to leave it to the network."""
 
 _Task: TypeAlias = Literal["classification", "binary", "multilabel", "regression"]
 _Optimizer: TypeAlias = Literal["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"]
