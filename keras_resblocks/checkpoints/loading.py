@@ -164,8 +164,8 @@ def preprocessing(
         >>> import numpy as np
         >>> from keras_resblocks import preprocessing
         >>> prepare = preprocessing("torchvision/resnet50.IMAGENET1K_V2")
-        >>> prepare(np.zeros((2, 300, 400, 3), "uint8")).shape[1:]
-        (224, 224, 3)
+        >>> tuple(prepare(np.zeros((2, 300, 400, 3), "uint8")).shape)
+        (2, 224, 224, 3)
     """
     if isinstance(weights, Mapping):
         return timm_recipe(weights).layer(size)

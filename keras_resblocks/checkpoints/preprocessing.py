@@ -87,8 +87,8 @@ class ImagePreprocessing(keras.layers.Layer):
         >>> import numpy as np
         >>> from keras_resblocks.checkpoints import ImagePreprocessing
         >>> prepare = ImagePreprocessing(224, resize=256, mean=(0.5,) * 3, std=(0.5,) * 3)
-        >>> prepare(np.zeros((2, 300, 400, 3), "uint8")).shape[1:]
-        (224, 224, 3)
+        >>> tuple(prepare(np.zeros((2, 300, 400, 3), "uint8")).shape)
+        (2, 224, 224, 3)
     """
 
     def __init__(

@@ -129,8 +129,8 @@ class Subsample(ShortRepr):
         strides: an integer, or one for each spatial axis.
 
     Examples:
-        >>> from keras_resblocks.shortcuts import ZeroPadShortcut
-        >>> ZeroPadShortcut().steps(channels=16, filters=32, strides=2)
+        >>> from keras_resblocks import shortcuts
+        >>> shortcuts.ZeroPadShortcut().steps(channels=16, filters=32, strides=2)
         (Subsample(filters=32, strides=2),)
     """
 

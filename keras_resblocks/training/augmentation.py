@@ -35,8 +35,9 @@ class RandomShift(keras.layers.Layer):
     Examples:
         >>> import keras
         >>> from keras_resblocks.tuner import RandomShift
-        >>> RandomShift(0.25, seed=1)(keras.ops.ones((2, 8, 8, 1)), training=True).shape[1:]
-        (8, 8, 1)
+        >>> shifted = RandomShift(0.25, seed=1)(keras.ops.ones((2, 8, 8, 1)), training=True)
+        >>> tuple(shifted.shape)
+        (2, 8, 8, 1)
 
     References:
         He et al. 2016a, "Deep Residual Learning for Image Recognition", section 4.2.

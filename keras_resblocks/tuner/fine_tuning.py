@@ -156,7 +156,7 @@ class FineTuneHyperModel(TrainingHyperModel):
     Examples:
         >>> from keras_resblocks.tuner import FineTuneHyperModel, RandomSearch
         >>> hypermodel = FineTuneHyperModel((224, 224, 3), 5, networks="timm/resnet18.a1_in1k")
-        >>> tuner = RandomSearch(hypermodel, "val_accuracy", max_trials=12)
+        >>> tuner = RandomSearch(hypermodel, "val_accuracy", max_trials=12)  # needs: weights
 
     References:
         Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification";

@@ -121,12 +121,12 @@ class NetworkHyperModel(TrainingHyperModel):
         stages: number of stages; all but the first halve the resolution.
         per_stage: those of `"depth"` and `"width"` that are searched for each stage by itself;
             the others are one hyperparameter for all stages.
-        depths: numbers of blocks in a stage.
-        widths: the width of the first stage.
-        width_multipliers: what the width is multiplied by from stage to stage.
+        depths: numbers of blocks in a stage; by default 1 to 4, for inception 1 to 3.
+        widths: the width of the first stage; by default 16, 32 and 64, for inception twice that.
+        width_multipliers: what the width is multiplied by from stage to stage; by default 2.
         stems: `"small"` (one 3x3 convolution), `"large"` (7x7 with stride 2, then pooling), or
             `"auto"`: large where no known size of the image is below 64.
-        activations: of the blocks.
+        activations: of the blocks; by default `"relu"` and `"elu"`.
         normalizations: of the blocks.
         attentions: of the blocks.
         shortcuts: of the blocks.
@@ -273,6 +273,8 @@ class ResNetHyperModel(NetworkHyperModel):
     Args:
         input_shape: of one image, without the batch; None for an open size.
         classes: number of classes.
+        stages: as in `NetworkHyperModel`.
+        per_stage: as in `NetworkHyperModel`.
         blocks: of `"residual"` and `"bottleneck"`.
         expansions: of the bottleneck blocks, which output so many times their width.
         groups: of the 3x3 convolutions; candidates whose filters they do not divide are none.
@@ -322,6 +324,8 @@ class InceptionHyperModel(NetworkHyperModel):
     Args:
         input_shape: of one image, without the batch; None for an open size.
         classes: number of classes.
+        stages: as in `NetworkHyperModel`.
+        per_stage: as in `NetworkHyperModel`.
         kinds: of `"v1"` (GoogLeNet's four paths), `"v2"` (two 3x3 convolutions for the 5x5) and
             `"factorized"` (1x7 and 7x1, for images alone).
         **options: as in `NetworkHyperModel`. A width is the number of channels that a block

@@ -137,11 +137,12 @@ def trial_rows(tuner: keras_tuner.Tuner) -> list[TrialRecord]:
     Returns:
         A list of `TrialRecord`.
 
+    Raises:
+        ValueError: if there is no trial yet.
+
     Examples:
-        >>> from keras_resblocks.tuner import RandomSearch, ResNetHyperModel, trial_rows
-        >>> tuner = RandomSearch(ResNetHyperModel((8, 8, 1), 10), "val_accuracy", max_trials=12)
-        >>> trial_rows(tuner)  # none before `tuner.search`
-        []
+        >>> from keras_resblocks.tuner import trial_rows
+        >>> [trial.score for trial in trial_rows(tuner)]  # needs: search
     """
     return list(tuner_records(tuner).trials)
 
@@ -151,6 +152,9 @@ def print_trials(tuner: keras_tuner.Tuner) -> None:
 
     Args:
         tuner: after its search, or amid it.
+
+    Raises:
+        ValueError: if there is no trial yet.
 
     Examples:
         >>> from keras_resblocks.tuner import print_trials
@@ -172,6 +176,9 @@ def plot_trials(tuner: keras_tuner.Tuner, path: FilePath) -> None:
     Args:
         tuner: after its search.
         path: of the image file, PNG by its suffix.
+
+    Raises:
+        ValueError: if there is no trial yet.
 
     Examples:
         >>> from keras_resblocks.tuner import plot_trials
