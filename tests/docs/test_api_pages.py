@@ -33,7 +33,10 @@ MEMBERS = {
     for name, entry in ENTRIES.items()
     for member, described in entries.members(entry).items()
 }
-# Functions with arguments that check none of them.
+ALL = DESCRIBED | MEMBERS
+READ = {name: entries.sections(described) for name, described in ALL.items()}
+SECTIONS = {name: sections for name, (sections, _) in READ.items()}
+# Functions and classes with arguments that check none of them.
 UNCHECKED = {"list_models", "list_weights", "hp_activation", "changes_shape", "serialize"} | {
     *("Images", "Batches")
 }
@@ -44,28 +47,29 @@ PUBLISHED = {"ResidualBlock", "BottleneckBlock", "InceptionBlock", "v1", "Squeez
     *("GoogLeNet", "AuxHead", "InceptionHyperModel", "FineTuneHyperModel"),
 }
 
-each_entry = pytest.mark.parametrize("name", sorted(DESCRIBED))
-each = pytest.mark.parametrize("name", sorted(DESCRIBED | MEMBERS))
+
+def _parameters(described):
+    """The parameters that a user gives, by name with their stars."""
+    stars = {"variadic positional": "*", "variadic keyword": "**"}
+    return {
+        stars.get(one.kind and one.kind.value, "") + one.name: one
+        for one in getattr(described, "parameters", ())
+        if one.name not in ("self", "cls")
+    }
 
 
-def _sections(name):
-    return entries.sections((DESCRIBED | MEMBERS)[name])[0]
-
-
-def _arguments(described):
-    """The parameters that a user gives."""
-    parameters = getattr(described, "parameters", ())
-    return [p for p in parameters if p.name not in ("self", "cls")]
-
-
-def _own_fields(described):
+def _fields(described):
     """The fields of a dataclass or a named tuple, which have no constructor of their own."""
     if "dataclass" in described.labels:
-        return [parameter.name for parameter in _arguments(described)]
+        return {*_parameters(described)}
     if described.is_class and "NamedTuple" in str(described.bases):
         members = described.members.values()
-        return [one.name for one in members if one.is_attribute and "property" not in one.labels]
-    return []
+        return {one.name for one in members if one.is_attribute and "property" not in one.labels}
+    return set()
+
+
+def _listed(name, *kinds):
+    return {one.name for kind in kinds for one in SECTIONS[name].get(kind, ())}
 
 
 def test_every_public_name_is_on_exactly_one_page():
@@ -82,111 +86,108 @@ def test_the_overview_links_to_every_entry():
     assert sorted(re.findall(r"\[`\w+`\]\[(\S+)\]", text)) == sorted(ENTRIES)
 
 
-@each
-def test_docstring_begins_with_a_summary_and_is_read_without_a_warning(name):
-    described = (DESCRIBED | MEMBERS)[name]
-    sections, warnings = entries.sections(described)
-    assert warnings == []
-    summary = described.docstring.value.split("\n\n")[0]
-    assert summary[-1] in ".:`)"
-    assert "\n" not in summary
-    assert "text" in sections
+def test_docstrings_are_read_without_a_warning():
+    assert not {name: warnings for name, (_, warnings) in READ.items() if warnings}
 
 
-@each
-def test_every_parameter_is_documented_and_no_other(name):
-    described = (DESCRIBED | MEMBERS)[name]
-    sections = _sections(name)
-    documented = [one.name for one in sections.get("parameters", ())]
-    given = []
-    for parameter in _arguments(described):
-        stars = {"variadic positional": "*", "variadic keyword": "**"}
-        given.append(stars.get(parameter.kind and parameter.kind.value, "") + parameter.name)
-    if given == ["**arguments"]:  # all are another function's
-        assert "`create_model" in described.docstring.value
-        return
-    if fields := _own_fields(described):
-        documented += [one.name for one in sections.get("attributes", ())]
-        given = fields
-    assert sorted(documented) == sorted(given)
+def test_docstrings_begin_with_a_summary_of_one_line():
+    summaries = {
+        name: described.docstring.value.split("\n\n")[0] if described.docstring else ""
+        for name, described in ALL.items()
+    }
+    assert not {n: text for n, text in summaries.items() if not re.fullmatch(".+[.:`]", text)}
 
 
-@each
-def test_every_parameter_and_result_is_annotated(name):
-    described = (DESCRIBED | MEMBERS)[name]
-    assert all(parameter.annotation is not None for parameter in _arguments(described))
-    if described.is_function:
-        assert described.returns is not None
-    for one in _sections(name).get("attributes", ()):
-        assert one.annotation is not None
+def test_every_parameter_is_documented_and_no_other():
+    wrong = {}
+    for name, described in ALL.items():
+        given = {*_parameters(described)}
+        documented = _listed(name, "parameters")
+        if given == {"**arguments"} and "`create_model" in described.docstring.value:
+            continue  # they are all that function's
+        if fields := _fields(described):
+            given, documented = fields, _listed(name, "parameters", "attributes")
+        if given != documented:
+            wrong[name] = given ^ documented
+    assert not wrong
 
 
-@each
-def test_a_result_is_described(name):
-    described = (DESCRIBED | MEMBERS)[name]
-    if described.is_function and str(described.returns) not in ("None", "keras.Model"):
-        assert "returns" in _sections(name)
+def test_every_parameter_and_result_has_a_type():
+    wrong = []
+    for name, described in ALL.items():
+        parameters = _parameters(described)
+        wrong += [f"{name}({one})" for one in parameters if parameters[one].annotation is None]
+        wrong += [
+            f"{name}.{one.name}"
+            for one in SECTIONS[name].get("attributes", ())
+            if one.annotation is None
+        ]
+        if described.is_function and described.returns is None:
+            wrong.append(f"{name} ->")
+    assert not wrong
 
 
-@each_entry
-def test_errors_of_arguments_are_described(name):
-    described = DESCRIBED[name]
-    arguments = [p for p in _arguments(described) if p.kind and p.kind.value != "variadic keyword"]
-    checks = _checks(entries.runtime(name))
-    if _own_fields(described):
-        expected = "__post_init__" in described.all_members
-    else:
-        expected = bool(arguments) and described.name not in UNCHECKED
-    assert ("raises" in _sections(name)) == expected
-    assert not checks or expected or not arguments
+def test_every_result_is_described():
+    functions = {name: one for name, one in ALL.items() if one.is_function}
+    forwards = {name for name, one in functions.items() if [*_parameters(one)] == ["**arguments"]}
+    returning = {name for name, one in functions.items() if str(one.returns) != "None"}
+    assert {name for name in functions if "returns" in SECTIONS[name]} == returning - forwards
 
 
-def _checks(thing):
+def test_the_errors_of_arguments_are_described():
+    wrong = []
+    for name, described in DESCRIBED.items():
+        is_given = any(not one.startswith("**") for one in _parameters(described))
+        expected = is_given and described.name not in UNCHECKED
+        if _fields(described):
+            expected = "__post_init__" in described.all_members
+        is_right = ("raises" in SECTIONS[name]) == expected
+        if not is_right or (is_given and not expected and _raises(entries.runtime(name))):
+            wrong.append(name)
+    assert not wrong
+
+
+def _raises(thing):
     """Whether a function, or a class where it is made, raises errors itself."""
     if inspect.isclass(thing):
-        own = vars(thing)
         is_made = dataclasses.is_dataclass(thing)
-        thing = own.get("__post_init__") if is_made else own.get("__init__")
+        thing = vars(thing).get("__post_init__" if is_made else "__init__")
     if not inspect.isfunction(thing) or thing.__module__.partition(".")[0] != "keras_resblocks":
         return False
-    tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
     return any(
-        isinstance(node, ast.Raise)
-        or (isinstance(node, ast.Attribute) and ast.unparse(node).startswith("validation."))
-        for node in ast.walk(tree)
+        isinstance(node, ast.Raise) or ast.unparse(node).startswith("validation.")
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(thing))))
     )
 
 
-@each_entry
-def test_a_layer_tells_its_shapes_and_a_published_structure_its_source(name):
-    thing, sections = entries.runtime(name), _sections(name)
-    is_layer = inspect.isclass(thing) and issubclass(thing, keras.layers.Layer)
-    assert ({"Input shape", "Output shape"} <= sections.keys()) == is_layer
-    if name.rpartition(".")[2] in PUBLISHED:
-        assert "References" in sections
+def test_layers_tell_their_shapes():
+    layer = keras.layers.Layer
+    things = {name: entries.runtime(name) for name in ENTRIES}
+    expected = {n for n, one in things.items() if inspect.isclass(one) and issubclass(one, layer)}
+    for title in ("Input shape", "Output shape"):
+        assert {name for name in ENTRIES if title in SECTIONS[name]} == expected
 
 
-@each_entry
-def test_there_is_an_example(name):
-    assert "examples" in _sections(name)
+def test_published_structures_tell_their_source():
+    told = {name.rpartition(".")[2] for name in ALL if "References" in SECTIONS[name]}
+    assert told >= PUBLISHED
 
 
-def _documented(name):
-    sections = _sections(name)
-    listed = (*sections.get("parameters", ()), *sections.get("other parameters", ()))
-    return {one.name for one in listed}
+def test_every_entry_has_an_example():
+    assert not [name for name in ENTRIES if "examples" not in SECTIONS[name]]
 
 
 def test_the_block_that_the_others_refer_to_documents_every_option():
     options = set(inspect.signature(layers.ResidualBlock).parameters) - {"kwargs"}
-    assert options <= _documented("keras_resblocks.ResidualBlock")
+    assert options <= _listed("keras_resblocks.ResidualBlock", "parameters")
 
 
 @pytest.mark.parametrize("name", [n for n in ENTRIES if n.endswith("HyperModel")])
 def test_every_list_of_a_search_space_is_documented(name):
     thing = entries.runtime(name)
     ours = {f"keras_resblocks.tuner.{one.__name__}" for one in thing.__mro__} & ENTRIES.keys()
-    assert set(thing.defaults) <= set().union(*map(_documented, ours))
+    documented = (_listed(one, "parameters", "other parameters") for one in ours)
+    assert set(thing.defaults) <= set().union(*documented)
 
 
 def test_the_page_of_the_command_line_has_every_option():
