@@ -285,7 +285,7 @@ class ResidualBlock(Block):
     """Two convolutions and a shortcut.
 
     `output = activation(norm(conv2(activation(norm(conv1(input))))) + shortcut(input))`, or
-    with `preactivation=True` `output = conv2(act(norm(conv1(act(norm(input)))))) + shortcut`.
+    with `preactivation=True`, `output = conv2(act(norm(conv1(act(norm(input)))))) + shortcut`.
 
     Args:
         filters: number of output channels.
@@ -344,9 +344,8 @@ class ResidualBlock(Block):
     Examples:
         >>> import keras
         >>> from keras_resblocks import ResidualBlock
-        >>> x = keras.Input((32, 32, 3))
-        >>> y = ResidualBlock(64, strides=2, activation="elu", kernel_regularizer="l2")(x)
-        >>> y.shape
+        >>> block = ResidualBlock(64, strides=2, activation="elu")
+        >>> block(keras.Input((32, 32, 3))).shape
         (None, 16, 16, 64)
 
     References:
