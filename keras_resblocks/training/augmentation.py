@@ -22,10 +22,25 @@ class RandomShift(keras.layers.Layer):
         seed: of the random numbers.
         **kwargs: as in any Keras layer.
 
-    Input and output shape: `(batch, *spatial, channels)` with one, two or three spatial axes of
-    known size, or channels first.
+    Raises:
+        ValueError: for a `factor` out of its range, and for an input of open size.
 
-    Reference: He et al. 2016a, "Deep Residual Learning", section 4.2.
+    Input shape:
+        `(batch, *spatial, channels)` with one, two or three spatial axes of known size, or
+        channels first.
+
+    Output shape:
+        That of the input.
+
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks.tuner import RandomShift
+        >>> shifted = RandomShift(0.25, seed=1)(keras.ops.ones((2, 8, 8, 1)), training=True)
+        >>> tuple(shifted.shape)
+        (2, 8, 8, 1)
+
+    References:
+        He et al. 2016a, "Deep Residual Learning for Image Recognition", section 4.2.
     """
 
     def __init__(
