@@ -1,15 +1,16 @@
-"""Draws the pictures of the site: python docs/diagrams.py [report].
+"""Draws the pictures of the site: python docs/diagrams.py [SEARCH].
 
-The blocks and the network are read from real layers, so that a picture shows what is computed. With
-`report`, a search on digits is run and its page photographed, which takes minutes and Chromium.
+The blocks and the network are read from real layers, so that a picture shows what is computed.
+`report.png` is a photograph, by Chromium, of the report in the folder of a search:
+
+    python -m keras_resblocks search digits --max-params 100000 --stages 2
+    python docs/diagrams.py digits_search
 """
 
 import html
 import pathlib
 import shutil
-import subprocess
 import sys
-import tempfile
 
 import keras
 
@@ -216,28 +217,24 @@ PICTURES = {
 }
 
 
-def photograph_report(path):
-    """Runs a search on digits and writes a picture of the first screen of its report."""
+def photograph(page, path):
+    """Writes a picture of the first screen of a page."""
     from selenium import webdriver
 
-    with tempfile.TemporaryDirectory() as folder:
-        command = "-m keras_resblocks search digits --max-params 100000 --stages 2 --out"
-        subprocess.run([sys.executable, *command.split(), folder, "--overwrite"], check=True)
-        options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium") or shutil.which("google-chrome")
-        for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars"):
-            options.add_argument(argument)
-        service = webdriver.ChromeService(shutil.which("chromedriver"))
-        with webdriver.Chrome(options=options, service=service) as browser:
-            browser.get((pathlib.Path(folder) / "report" / "report.html").as_uri())
-            frame = browser.execute_script("return window.outerHeight - window.innerHeight")
-            browser.set_window_size(1100, 718 + frame)  # the first row of charts
-            browser.save_screenshot(path)
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome")
+    for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars"):
+        options.add_argument(argument)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options=options, service=service) as browser:
+        frame = browser.execute_script("return window.outerHeight - window.innerHeight")
+        browser.set_window_size(1100, 718 + frame)  # down to the first row of charts
+        browser.get(page.absolute().as_uri())
+        browser.save_screenshot(path)
 
 
 if __name__ == "__main__":
-    IMAGES.mkdir(exist_ok=True)
     for name, draw in PICTURES.items():
         (IMAGES / name).write_text(draw(), encoding="utf-8")
-    if sys.argv[1:] == ["report"]:
-        photograph_report(IMAGES / "report.png")
+    for folder in sys.argv[1:]:
+        photograph(pathlib.Path(folder, "report", "report.html"), IMAGES / "report.png")
