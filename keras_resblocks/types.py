@@ -17,19 +17,38 @@ elif TYPE_CHECKING:
 else:
     Unpack = None  # stands in annotations that are strings, which nothing evaluates
 
-Tensor: TypeAlias = Any  # of a backend, or a `keras.KerasTensor`
-Config: TypeAlias = dict[str, Any]
-FilePath: TypeAlias = str | os.PathLike[str]
-Shape: TypeAlias = tuple[int | None, ...]
-Size: TypeAlias = int | list[int] | tuple[int, ...]  # for all spatial axes, or one for each
-Padding: TypeAlias = Literal["symmetric", "same", "valid"]
+Tensor: TypeAlias = Any
+"""A tensor of the backend, or a `keras.KerasTensor`."""
 
-# An `activation`, a `normalization` or an `attention`: a name, a function, a layer or a config.
+Config: TypeAlias = dict[str, Any]
+"""What `get_config` or `keras.saving.serialize_keras_object` returned."""
+
+FilePath: TypeAlias = str | os.PathLike[str]
+"""The path of a file or folder."""
+
+Shape: TypeAlias = tuple[int | None, ...]
+"""A shape, None for an open size."""
+
+Size: TypeAlias = int | list[int] | tuple[int, ...]
+"""One positive integer for all spatial axes, or one for each."""
+
+Padding: TypeAlias = Literal["symmetric", "same", "valid"]
+"""See `ResidualBlock` and `ConvUnit`."""
+
 Pluggable: TypeAlias = str | Callable[..., Any] | keras.layers.Layer | Config | None
+"""An `activation`, a `normalization` or an `attention`: a name, a function, a layer or a config."""
+
 Initializer: TypeAlias = str | Callable[..., Any] | keras.initializers.Initializer | Config
+"""What Keras takes as an initializer."""
+
 Regularizer: TypeAlias = str | Callable[..., Any] | keras.regularizers.Regularizer | Config | None
+"""What Keras takes as a regularizer."""
+
 Constraint: TypeAlias = str | Callable[..., Any] | keras.constraints.Constraint | Config | None
+"""What Keras takes as a constraint."""
+
 DType: TypeAlias = str | keras.dtype_policies.DTypePolicy | Config | None
+"""What Keras takes as the dtype of a layer."""
 
 
 class _Typed(TypedDict, total=False):

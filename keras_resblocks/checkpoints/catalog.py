@@ -13,6 +13,11 @@ class Weights:
         network: the name of the network that they are for.
         top1: accuracy on ImageNet-1k's validation images in percent, as published for the
             image size of their `preprocessing`.
+
+    Examples:
+        >>> from keras_resblocks import list_weights
+        >>> list_weights("resnet18")[0]
+        Weights(name='timm/resnet18.a1_in1k', network='resnet18', top1=71.504)
     """
 
     name: str
@@ -129,12 +134,18 @@ def _all():
 
 
 def list_weights(network: str = "*") -> list[Weights]:
-    """The published `Weights` for the networks that match a glob by name, the best first.
+    """The published weights for the networks that match a glob by name, the best first.
 
-    Example:
+    Args:
+        network: a name, or a glob, in which `*` is for any text and `?` for any character.
 
-    >>> [weights.name for weights in list_weights("resnet18")]
-    ['timm/resnet18.a1_in1k', 'timm/resnet18.gluon_in1k', 'torchvision/resnet18.IMAGENET1K_V1']
+    Returns:
+        A list of `Weights`.
+
+    Examples:
+        >>> from keras_resblocks import list_weights
+        >>> [weights.name for weights in list_weights("resnet18")]
+        ['timm/resnet18.a1_in1k', 'timm/resnet18.gluon_in1k', 'torchvision/resnet18.IMAGENET1K_V1']
     """
     found = [weights for weights in _all() if fnmatch.fnmatch(weights.network, network)]
     return sorted(found, key=lambda weights: (weights.network, -weights.top1))

@@ -56,10 +56,13 @@ def load_torch_weights(
     Raises:
         ValueError: if a key is missing, unused or of another shape, with the names; or if the
             file is damaged or holds anything but tensors. The model is as it was.
+        ImportError: if a file needs PyTorch or safetensors to be read, and it is missing.
 
-    Example:
-
-    >>> load_torch_weights(create_model("resnet50"), torch_model.state_dict())
+    Examples:
+        >>> from keras_resblocks import create_model, load_torch_weights, to_torch_state_dict
+        >>> theirs = to_torch_state_dict(create_model("resnet20_cifar"), as_numpy=True)
+        >>> model = create_model("resnet20_cifar", classes=6)
+        >>> load_torch_weights(model, theirs, new_head=True)  # or torch_model.state_dict()
     """
     validation.boolean("new_head", new_head)
     validation.boolean("adapt_channels", adapt_channels)
@@ -80,15 +83,19 @@ def load_keras_weights(
         model: a model of `create_model("..._keras")`, with or without its classifier.
         weights: a model of keras.applications, or the path of one of its `.h5` files, also in
             the naming before 2019 (`res2a_branch2a`), or of a `.keras` file of one.
-        new_head, adapt_channels: as in `load_torch_weights`.
+        new_head: as in `load_torch_weights`.
+        adapt_channels: as in `load_torch_weights`.
 
     Raises:
         ValueError: if a layer is missing, unused or of another shape, with the names; or if the
             file is damaged. The model is as it was.
 
-    Example:
-
-    >>> load_keras_weights(create_model("resnet50_keras"), keras.applications.ResNet50())
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import create_model, load_keras_weights
+        >>> theirs = keras.applications.ResNet50(input_shape=(32, 32, 3), weights=None, classes=6)
+        >>> model = create_model("resnet50_keras", input_shape=(32, 32, 3), classes=6)
+        >>> load_keras_weights(model, theirs)
     """
     validation.boolean("new_head", new_head)
     validation.boolean("adapt_channels", adapt_channels)
@@ -104,9 +111,17 @@ def to_torch_state_dict(model: keras.Model, *, as_numpy: bool = False) -> dict[s
             same kind.
         as_numpy: whether to give NumPy arrays instead of tensors, which need PyTorch.
 
-    Example:
+    Returns:
+        A dict of tensors or arrays, in PyTorch's layout, by key.
 
-    >>> torchvision.models.resnet18().load_state_dict(to_torch_state_dict(ResNet18()))
+    Raises:
+        ImportError: without PyTorch, unless `as_numpy`.
+
+    Examples:
+        >>> from keras_resblocks import create_model, to_torch_state_dict
+        >>> arrays = to_torch_state_dict(create_model("resnet20_cifar"), as_numpy=True)
+        >>> arrays["layer1.0.conv1.weight"].shape
+        (16, 16, 3, 3)
     """
     arrays = to_torch_arrays(model)
     if as_numpy:
@@ -141,10 +156,15 @@ def preprocessing(
         An `ImagePreprocessing`: RGB images of any size, with values from 0 to 255, to the
         network's input.
 
-    Example:
+    Raises:
+        ValueError: for anything else; for timm's weights also if their config cannot be fetched.
 
-    >>> prepare = preprocessing("timm/resnet50.a1_in1k")
-    >>> model.predict(prepare(images))
+    Examples:
+        >>> import numpy as np
+        >>> from keras_resblocks import preprocessing
+        >>> prepare = preprocessing("torchvision/resnet50.IMAGENET1K_V2")
+        >>> tuple(prepare(np.zeros((2, 300, 400, 3), "uint8")).shape)
+        (2, 224, 224, 3)
     """
     if isinstance(weights, Mapping):
         return timm_recipe(weights).layer(size)

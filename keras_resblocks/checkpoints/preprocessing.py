@@ -63,16 +63,32 @@ class ImagePreprocessing(keras.layers.Layer):
 
     Args:
         size: side of the square, in pixels; None leaves images as large as they are.
-        resize: length of the shorter side before the crop, in pixels.
+        resize: length of the shorter side before the crop, in pixels; by default `size`.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos3"`.
-        mean, std: of each channel, on a scale from 0 to 1, in the order of the output.
+        mean: of each channel, on a scale from 0 to 1, in the order of the output.
+        std: of each channel, on a scale from 0 to 1, in the order of the output.
         channel_order: of the output, `"rgb"` or `"bgr"`.
         crop_mode: `"center"`; or `"squash"`, which resizes both sides to `resize`, so that the
             crop loses nothing on the longer one but the aspect ratio changes.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+        **kwargs: as in any Keras layer.
 
-    Input shape: `(batch, height, width, 3)`, or channels first; or 1 channel, gray, which is
-    repeated. Output shape: `(batch, size, size, 3)`, or channels first.
+    Raises:
+        ValueError: for an argument out of its range, and for an input of another rank or number
+            of channels.
+
+    Input shape:
+        `(batch, height, width, 3)`, or channels first; or 1 channel, gray, which is repeated.
+
+    Output shape:
+        `(batch, size, size, 3)`, or channels first.
+
+    Examples:
+        >>> import numpy as np
+        >>> from keras_resblocks.checkpoints import ImagePreprocessing
+        >>> prepare = ImagePreprocessing(224, resize=256, mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> tuple(prepare(np.zeros((2, 300, 400, 3), "uint8")).shape)
+        (2, 224, 224, 3)
     """
 
     def __init__(

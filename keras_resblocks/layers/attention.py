@@ -63,18 +63,29 @@ class SqueezeExcite(_ChannelGate):
     Args:
         reduction: the hidden layer has `channels // reduction` units, at least one.
         activation: of the hidden layer; anything a block's `activation` may be.
-        gate_activation: of the gate.
-        kernel_initializer, kernel_regularizer, kernel_constraint: of both dense layers. Where a
-            block makes this layer from the name `"squeeze_excite"`, they are the block's own.
+        gate_activation: of the gate; likewise.
+        kernel_initializer: of both dense layers. Where a block makes this layer from the name
+            `"squeeze_excite"`, this and the next two are the block's own.
+        kernel_regularizer: of both dense layers.
+        kernel_constraint: of both dense layers.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+        **options: as in any Keras layer.
 
-    Input and output shape: `(batch, *spatial, channels)`, or channels first; the same.
+    Raises:
+        ValueError: for an argument out of its range.
 
-    Example:
+    Input shape:
+        `(batch, *spatial, channels)`, or channels first.
 
-    >>> keras_resblocks.ResidualBlock(64, attention=keras_resblocks.SqueezeExcite(reduction=8))
+    Output shape:
+        That of the input.
 
-    Reference: Hu et al. 2018, "Squeeze-and-Excitation Networks", section 3.
+    Examples:
+        >>> from keras_resblocks import ResidualBlock, SqueezeExcite
+        >>> block = ResidualBlock(64, attention=SqueezeExcite(reduction=8))
+
+    References:
+        Hu et al. 2018, "Squeeze-and-Excitation Networks", section 3.
     """
 
     def __init__(
@@ -125,17 +136,30 @@ class EfficientChannelAttention(_ChannelGate):
             `|log2(channels) / 2 + 1 / 2|` (equation 12 with gamma 2 and b 1, as in the
             authors' code).
         gate_activation: of the gate; anything a block's `activation` may be.
-        kernel_initializer, kernel_regularizer, kernel_constraint: of the kernel. Where a block
-            makes this layer from the name `"efficient_channel"`, they are the block's own.
+        kernel_initializer: of the kernel. Where a block makes this layer from the name
+            `"efficient_channel"`, this and the next two are the block's own.
+        kernel_regularizer: of the kernel.
+        kernel_constraint: of the kernel.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+        **options: as in any Keras layer.
 
-    Input and output shape: `(batch, *spatial, channels)`, or channels first; the same.
+    Raises:
+        ValueError: for an even `kernel_size`, or another argument out of its range.
 
-    Example:
+    Input shape:
+        `(batch, *spatial, channels)`, or channels first.
 
-    >>> keras_resblocks.BottleneckBlock(64, attention="efficient_channel")
+    Output shape:
+        That of the input.
 
-    Reference: Wang et al. 2020, "ECA-Net", section 3.
+    Examples:
+        >>> from keras_resblocks import BottleneckBlock, EfficientChannelAttention
+        >>> block = BottleneckBlock(64, attention="efficient_channel")
+        >>> block = BottleneckBlock(64, attention=EfficientChannelAttention(kernel_size=5))
+
+    References:
+        Wang et al. 2020, "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural
+        Networks", section 3.
     """
 
     def __init__(self, kernel_size: int | None = None, **options: "Unpack[GateArguments]") -> None:

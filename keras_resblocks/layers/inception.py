@@ -37,28 +37,35 @@ class InceptionBlock(Block):
             branches (a split inside the branch, concatenated).
         strides: on each branch's last spatial step, or its last step if none is spatial.
         filters: output channels of a linear 1x1 convolution without normalization after the
-            concatenation; None, the default, for no such convolution.
-        shortcut: as in `ResidualBlock`; None, the default, for none.
+            concatenation; None for no such convolution.
+        shortcut: as in `ResidualBlock`.
         residual_scale: what the branches are multiplied by before the sum.
         padding: also `"valid"`: the strided steps pad nothing (and the others do, to keep the
             size), as in Inception-v3's reductions.
-        groups, dilation_rate: of the convolutions larger than 1x1.
+        groups: of the convolutions larger than 1x1.
+        dilation_rate: of the convolutions larger than 1x1.
         **options: as in `ResidualBlock`. With a shortcut or `preactivation=True`, no activation
             follows what comes last: the 1x1 convolution, or else the branches' last ones.
 
-    Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
-    first. Output shape: `(batch, *ceil(spatial / strides), sum of the branches' channels)`, or
-    `filters` channels.
+    Raises:
+        ValueError: for malformed `branches`, and as `ResidualBlock`.
 
-    Example:
+    Input shape:
+        `(batch, *spatial, channels)` with one, two or three spatial axes, or channels first.
 
-    >>> x = keras.Input((28, 28, 192))
-    >>> InceptionBlock([[64], [96, (128, 3)], [16, (32, 5)], ["max_pool", 32]])(x).shape
-    (None, 28, 28, 256)
+    Output shape:
+        `(batch, *ceil(spatial / strides), sum of the branches' channels)`, or `filters` channels.
 
-    References: Szegedy et al. 2015, "Going Deeper with Convolutions", section 4; 2017,
-    "Inception-v4, Inception-ResNet", sections 3.2 and 3.3, for `filters`, `shortcut` and
-    `residual_scale`.
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import InceptionBlock
+        >>> block = InceptionBlock([[64], [96, (128, 3)], [16, (32, 5)], ["max_pool", 32]])
+        >>> block(keras.Input((28, 28, 192))).shape
+        (None, 28, 28, 256)
+
+    References:
+        Szegedy et al. 2015, "Going Deeper with Convolutions", section 4; 2017, "Inception-v4,
+        Inception-ResNet", sections 3.2 and 3.3, for `filters`, `shortcut` and `residual_scale`.
     """
 
     paddings = ("symmetric", "same", "valid")
@@ -108,7 +115,19 @@ class InceptionBlock(Block):
             pool_projection: filters after the max pooling.
             **options: as in `InceptionBlock`.
 
-        Reference: Szegedy et al. 2015, figure 2b and table 1.
+        Returns:
+            The `InceptionBlock`.
+
+        Raises:
+            ValueError: as `InceptionBlock`.
+
+        Examples:
+            >>> from keras_resblocks import InceptionBlock
+            >>> InceptionBlock.v1(64, (96, 128), (16, 32), 32).branches
+            ((64,), (96, (128, 3)), (16, (32, 5)), ('max_pool', 32))
+
+        References:
+            Szegedy et al. 2015, "Going Deeper with Convolutions", figure 2b and table 1.
         """
         return cls(branches_v1(conv1x1, conv3x3, conv5x5, pool_projection), **options)
 

@@ -16,7 +16,7 @@ _STANDARD_DEVIATION = 0.87962566103423978
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
 class NumpyHeNormal(keras.initializers.Initializer):
-    """The distribution of `keras.initializers.HeNormal` (He et al. 2015, 2.2), drawn by NumPy.
+    """The distribution of `keras.initializers.HeNormal`, drawn by NumPy.
 
     Equal seeds give equal weights on every backend, and JAX has nothing to compile: for Keras's
     own it compiles a program for each shape of a kernel, which is nine tenths of the time that
@@ -25,9 +25,16 @@ class NumpyHeNormal(keras.initializers.Initializer):
     Args:
         seed: a non-negative integer; None for one that `keras.utils.set_random_seed` decides.
 
-    Example:
+    Raises:
+        ValueError: for another `seed`.
 
-    >>> layer = keras.layers.Conv2D(64, 3, kernel_initializer=NumpyHeNormal())
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import NumpyHeNormal
+        >>> layer = keras.layers.Conv2D(64, 3, kernel_initializer=NumpyHeNormal(seed=1))
+
+    References:
+        He et al. 2015, "Delving Deep into Rectifiers", section 2.2.
     """
 
     def __init__(self, seed: int | None = None) -> None:

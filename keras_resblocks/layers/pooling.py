@@ -21,7 +21,8 @@ class Pooling(Composite):
 
     Args:
         kind: `"max"` or `"avg"`.
-        pool_size, strides: an integer, or one for each spatial axis.
+        pool_size: an integer, or one for each spatial axis.
+        strides: an integer, or one for each spatial axis.
         padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`; or `"ceil"`, as
             `"valid"` but for a last window that reaches past the end, so that every position is
             in one (PyTorch's `ceil_mode`).
@@ -29,10 +30,23 @@ class Pooling(Composite):
             ResNetV2 pads a maximum with zeros; only for `padding="symmetric"`.
         fused: whether to pool by the backend's own operation, as in `ResidualBlock`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+        **options: as in any Keras layer.
 
-    Input shape: `(batch, *spatial, channels)`, or channels first.
-    Output shape: `(batch, *ceil(spatial / strides), channels)` unless `padding` is `"valid"`
-    or `"ceil"`.
+    Raises:
+        ValueError: for an argument out of its range, at construction; for a window that does not
+            fit the input, when the layer is built.
+
+    Input shape:
+        `(batch, *spatial, channels)` with one, two or three spatial axes, or channels first.
+
+    Output shape:
+        `(batch, *ceil(spatial / strides), channels)` unless `padding` is `"valid"` or `"ceil"`.
+
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks.layers import Pooling
+        >>> Pooling("max", 3, strides=2)(keras.Input((112, 112, 64))).shape
+        (None, 56, 56, 64)
     """
 
     paddings = ("symmetric", "same", "valid", "ceil")
@@ -156,9 +170,22 @@ class AdaptiveAveragePooling(Composite):
     Args:
         output_size: an integer, or one for each spatial axis.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
+        **options: as in any Keras layer.
 
-    Input shape: `(batch, *spatial, channels)` with known sizes, or channels first.
-    Output shape: `(batch, *output_size, channels)`.
+    Raises:
+        ValueError: for an `output_size` that is not positive, and for an input of open size.
+
+    Input shape:
+        `(batch, *spatial, channels)` with known sizes, or channels first.
+
+    Output shape:
+        `(batch, *output_size, channels)`, or channels first.
+
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks.layers import AdaptiveAveragePooling
+        >>> AdaptiveAveragePooling(4)(keras.Input((14, 14, 512))).shape
+        (None, 4, 4, 512)
     """
 
     def __init__(self, output_size: Size, **options: "Unpack[CompositeArguments]") -> None:

@@ -285,33 +285,43 @@ class ResidualBlock(Block):
     """Two convolutions and a shortcut.
 
     `output = activation(norm(conv2(activation(norm(conv1(input))))) + shortcut(input))`, or
-    with `preactivation=True` `output = conv2(act(norm(conv1(act(norm(input)))))) + shortcut`.
+    with `preactivation=True`, `output = conv2(act(norm(conv1(act(norm(input)))))) + shortcut`.
 
     Args:
         filters: number of output channels.
         strides: of the first convolution; an integer, or one for each spatial axis.
-        kernel_size: of both convolutions.
+        kernel_size: of both convolutions; an integer, or one for each spatial axis.
         shortcut: `"projection"` (where shapes differ), `"projection_always"`, `"identity"`,
             `"zero_pad"`, `"avg_pool"`, None for none, a `Shortcut`, a Keras layer, a function
             or a config dict.
         preactivation: whether normalization and activation come before the convolutions.
-        activation, normalization, attention: None, a name, a registered function, a Keras layer
-            or a config dict. A layer is a template: each place gets a copy with weights of its
-            own. Normalizations: `"batch"`, `"layer"`, `"group"`, `"instance"`. Attentions:
+        activation: None, a name, a registered function, a Keras layer or a config dict. A layer
+            is a template: each place gets a copy with weights of its own.
+        normalization: the same kinds of value. Names: `"batch"`, `"layer"`, `"group"`,
+            `"instance"`.
+        attention: the same kinds of value, at the end of the branch. Names:
             `"squeeze_excite"`, `"efficient_channel"`.
+        exit_activation: of the sum: `"inherit"` for `activation` after a post-activation block
+            with a shortcut and none elsewhere; or the same kinds of value.
         drop_path_rate: probability in [0, 1) to drop a sample's branch in training.
         groups: number of groups of channels that are convolved separately.
-        dilation_rate: of both convolutions.
+        dilation_rate: of both convolutions; an integer, or one for each spatial axis.
+        atrous: whether to dilate instead of striding: the output keeps the resolution of the
+            input. With symmetric padding, every `strides`-th position has the strided block's
+            value (Chen et al. 2017, "Rethinking Atrous Convolution", section 3.1).
         padding: `"symmetric"`, as in the paper and in PyTorch, or `"same"`, as in TensorFlow;
             they differ only where strides are more than 1.
         use_bias: whether the convolutions have a bias. None: where no normalization follows.
         zero_init_residual: whether the branch starts as zero: then a ReLU block starts as
             `relu(shortcut)`, and a pre-activation block as its shortcut.
-        remat: whether training computes the block again in the backward pass, rather than to
-            keep what lies between its layers: less memory for more time, the same results.
-        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            kernel_constraint, bias_constraint: of every convolution, the shortcut's too.
-            Kernels begin with values of `NumpyHeNormal`.
+        remat: whether training computes the block again in the backward pass, instead of
+            keeping what lies between its layers: less memory, more time, the same results.
+        kernel_initializer: of every convolution, the shortcut's too.
+        kernel_regularizer: of every kernel.
+        kernel_constraint: of every kernel.
+        bias_initializer: of every bias.
+        bias_regularizer: of every bias.
+        bias_constraint: of every bias.
         folded: whether batch normalizations that follow a convolution are part of it, as
             `fold_batch_norm` makes them.
         fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
@@ -319,23 +329,28 @@ class ResidualBlock(Block):
             PyTorch, on TensorFlow (normalizations) and on JAX on a CPU (pointwise convolutions
             and those of small maps). False: by a call of each Keras layer.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
-
-    Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
-    first. Output shape: `(batch, *ceil(spatial / strides), filters)`.
+        **options: `name`, `dtype`, `trainable`, ..., as in any Keras layer.
 
     Raises:
-        ValueError: for an argument out of its range, here; for one that does not fit the input,
-            when the block is built.
+        ValueError: for an argument out of its range, at construction; for one that does not fit
+            the input, when the block is built.
 
-    Example:
+    Input shape:
+        `(batch, *spatial, channels)` with one, two or three spatial axes, or channels first.
 
-    >>> x = keras.Input((32, 32, 3))
-    >>> y = ResidualBlock(64, strides=2, activation="elu", kernel_regularizer="l2")(x)
-    >>> y.shape
-    (None, 16, 16, 64)
+    Output shape:
+        `(batch, *ceil(spatial / strides), filters)`, or channels first.
 
-    Reference: He et al. 2016a, "Deep Residual Learning for Image Recognition", section 3;
-    2016b, "Identity Mappings in Deep Residual Networks", section 4, for `preactivation`.
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import ResidualBlock
+        >>> block = ResidualBlock(64, strides=2, activation="elu")
+        >>> block(keras.Input((32, 32, 3))).shape
+        (None, 16, 16, 64)
+
+    References:
+        He et al. 2016a, "Deep Residual Learning for Image Recognition", section 3; 2016b,
+        "Identity Mappings in Deep Residual Networks", section 4, for `preactivation`.
     """
 
     def __init__(
@@ -377,22 +392,29 @@ class BottleneckBlock(Block):
     Args:
         filters: the inner width; the block outputs `expansion * filters` channels.
         strides: of the spatial convolution; an integer, or one for each spatial axis.
+        kernel_size: of the spatial convolution, as are `groups` and `dilation_rate`.
         expansion: how many times wider the output is than the inside.
         stride_in_1x1: whether the first 1x1 convolution is strided instead (the paper's form;
             the other is known as v1.5).
-        kernel_size, groups, dilation_rate: of the spatial convolution.
         **options: as in `ResidualBlock`.
 
-    Input shape: `(batch, *spatial, channels)` with one, two or three spatial axes, or channels
-    first. Output shape: `(batch, *ceil(spatial / strides), expansion * filters)`.
+    Raises:
+        ValueError: as `ResidualBlock`.
 
-    Example:
+    Input shape:
+        `(batch, *spatial, channels)` with one, two or three spatial axes, or channels first.
 
-    >>> x = keras.Input((56, 56, 64))
-    >>> BottleneckBlock(64)(x).shape
-    (None, 56, 56, 256)
+    Output shape:
+        `(batch, *ceil(spatial / strides), expansion * filters)`, or channels first.
 
-    Reference: He et al. 2016a, "Deep Residual Learning for Image Recognition", section 4.1.
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import BottleneckBlock
+        >>> BottleneckBlock(64)(keras.Input((56, 56, 64))).shape
+        (None, 56, 56, 256)
+
+    References:
+        He et al. 2016a, "Deep Residual Learning for Image Recognition", section 4.1.
     """
 
     def __init__(

@@ -17,19 +17,37 @@ from keras_resblocks.layers.templates import INHERIT
 from keras_resblocks.types import Config, Pluggable, Size
 from keras_resblocks.validation import exceeds_one
 
+__all__ = [
+    "AvgPoolShortcut",
+    "IdentityShortcut",
+    "LayerShortcut",
+    "ProjectionShortcut",
+    "Shortcut",
+    "ZeroPadShortcut",
+    "changes_shape",
+    "deserialize",
+    "get",
+    "serialize",
+]
+
 
 class Shortcut:
     """Base class of the policies.
 
-    To write one, define `steps` (and `get_config` where there are options) and register it:
-
-    >>> @keras.saving.register_keras_serializable("my_package")
-    ... class MaxPoolShortcut(keras_resblocks.shortcuts.Shortcut):
-    ...     def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
-    ...         return (Pool("max", 2, strides), self.convolution(filters))
+    To write one, define `steps` (and `get_config` where there are options) and register it.
 
     In a pre-activation block, a shortcut with weights reads the activated input and one without
     weights the input itself, as in the code of He et al. 2016b.
+
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import ResidualBlock, shortcuts
+        >>> from keras_resblocks.layers import Pool
+        >>> @keras.saving.register_keras_serializable("my_package")
+        ... class MaxPoolShortcut(shortcuts.Shortcut):
+        ...     def steps(self, channels, filters, strides):
+        ...         return [Pool("max", 3, strides), self.convolution(filters)]
+        >>> block = ResidualBlock(32, strides=2, shortcut=MaxPoolShortcut())
     """
 
     def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
@@ -41,8 +59,8 @@ class Shortcut:
             strides: of the block, an integer or one for each spatial axis.
 
         Returns:
-            A sequence of `Conv`, `Pool` and `Subsample` steps (in `keras_resblocks.layers`), or
-            of unbuilt Keras layers; empty for the identity.
+            A sequence of `Conv`, `Pool` and `Subsample` steps (in `keras_resblocks.layers`), or of
+            unbuilt Keras layers; empty for the identity.
 
         Raises:
             ValueError: if the policy cannot do it.
@@ -50,7 +68,16 @@ class Shortcut:
         raise NotImplementedError
 
     def convolution(self, filters: int, strides: Size = 1, **options: Any) -> Conv:
-        """A linear 1x1 convolution, with the block's normalization unless told otherwise."""
+        """A linear 1x1 convolution, with the block's normalization unless told otherwise.
+
+        Args:
+            filters: number of output channels.
+            strides: an integer, or one for each spatial axis.
+            **options: of `Conv`.
+
+        Returns:
+            The `Conv` step, for `steps`.
+        """
         return Conv(filters, 1, strides, activation=None, **options)
 
     def get_config(self) -> Config:
@@ -78,7 +105,12 @@ _registered = keras.saving.register_keras_serializable(package="keras_resblocks"
 
 @_registered
 class IdentityShortcut(Shortcut):
-    """The input itself. An error where the block changes its shape."""
+    """The input itself: `"identity"`. An error where the block changes its shape.
+
+    Examples:
+        >>> from keras_resblocks import ResidualBlock
+        >>> block = ResidualBlock(64, shortcut="identity")
+    """
 
     def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         if changes_shape(channels, filters, strides):
@@ -92,7 +124,15 @@ class IdentityShortcut(Shortcut):
 
 @_registered
 class ZeroPadShortcut(Shortcut):
-    """Option A: every `strides`-th position, new channels are zero. No parameters."""
+    """Option A: every `strides`-th position, new channels are zero: `"zero_pad"`. No parameters.
+
+    Examples:
+        >>> from keras_resblocks import ResidualBlock
+        >>> block = ResidualBlock(64, strides=2, shortcut="zero_pad")
+
+    References:
+        He et al. 2016a, "Deep Residual Learning for Image Recognition", section 3.3.
+    """
 
     def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         if filters < channels:
@@ -134,13 +174,27 @@ class _ConvolutionShortcut(Shortcut):
 class ProjectionShortcut(_ConvolutionShortcut):
     """Options B and C: a strided 1x1 convolution, then the normalization.
 
+    `"projection"` is option B, `"projection_always"` is `ProjectionShortcut("always")`.
+
     Args:
         when: `"shape"`, where the block changes the number of channels or the resolution
             (option B); `"always"` (option C); or `"channels"`, where it changes the number of
             channels, a change of the resolution alone being left to subsampling (as in
             keras.applications' ResNetV2).
-        use_bias, normalization: `"inherit"` for the block's own, or as in a block. A
-            pre-activation block has no normalization there to inherit.
+        use_bias: `"inherit"` for the block's own, or as in a block.
+        normalization: `"inherit"` for the block's own, or as in a block. A pre-activation block
+            has none there to inherit.
+
+    Raises:
+        ValueError: for another value.
+
+    Examples:
+        >>> from keras_resblocks import ResidualBlock, shortcuts
+        >>> shortcut = shortcuts.ProjectionShortcut("channels", normalization=None)
+        >>> block = ResidualBlock(64, strides=2, shortcut=shortcut)
+
+    References:
+        He et al. 2016a, "Deep Residual Learning for Image Recognition", sections 3.3 and 4.1.
     """
 
     def __init__(
@@ -166,9 +220,22 @@ class ProjectionShortcut(_ConvolutionShortcut):
 
 @_registered
 class AvgPoolShortcut(_ConvolutionShortcut):
-    """An average pooling by the strides, then a 1x1 convolution and the normalization.
+    """An average pooling by the strides, a 1x1 convolution and the normalization: `"avg_pool"`.
 
-    Reference: He et al. 2019, "Bag of Tricks", section 4.2 (ResNet-D).
+    Args:
+        use_bias: as in `ProjectionShortcut`.
+        normalization: as in `ProjectionShortcut`.
+
+    Raises:
+        ValueError: for another value.
+
+    Examples:
+        >>> from keras_resblocks import BottleneckBlock
+        >>> block = BottleneckBlock(64, strides=2, shortcut="avg_pool")
+
+    References:
+        He et al. 2019, "Bag of Tricks for Image Classification with CNNs", section 4.2
+        (ResNet-D).
     """
 
     def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
@@ -182,8 +249,18 @@ class AvgPoolShortcut(_ConvolutionShortcut):
 class LayerShortcut(Shortcut):
     """A copy of a given Keras layer, or a function, on every shortcut.
 
+    A block makes one of a layer that it is given as `shortcut`.
+
     Args:
         layer: anything that an `activation` may be, except None.
+
+    Raises:
+        ValueError: for anything else.
+
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import ResidualBlock
+        >>> block = ResidualBlock(64, strides=2, shortcut=keras.layers.Conv2D(64, 1, strides=2))
     """
 
     def __init__(self, layer: Pluggable) -> None:
@@ -197,7 +274,21 @@ class LayerShortcut(Shortcut):
 
 
 def changes_shape(channels: int, filters: int, strides: Size) -> bool:
-    """Whether a block's output has another shape than its input."""
+    """Whether a block's output has another shape than its input.
+
+    Args:
+        channels: as in `Shortcut.steps`.
+        filters: as in `Shortcut.steps`.
+        strides: as in `Shortcut.steps`.
+
+    Returns:
+        True or False.
+
+    Examples:
+        >>> from keras_resblocks import shortcuts
+        >>> shortcuts.changes_shape(64, 64, strides=(1, 2))
+        True
+    """
     return channels != filters or exceeds_one(strides)
 
 
@@ -214,12 +305,21 @@ layer_template = templates.Slot("shortcut", {}).get
 
 
 def get(identifier: Shortcut | Pluggable) -> Shortcut | None:
-    """The policy for None, a name, a config dict, a `Shortcut`, a Keras layer or a function.
+    """The policy for what a block takes as `shortcut`.
 
-    None stays None: no shortcut at all, a plain network.
+    Args:
+        identifier: None, a name, a config dict, a `Shortcut`, a Keras layer or a function.
+
+    Returns:
+        A `Shortcut`. None stays None: no shortcut at all, a plain network.
 
     Raises:
         ValueError: for anything else; the message lists the names.
+
+    Examples:
+        >>> from keras_resblocks import shortcuts
+        >>> shortcuts.get("avg_pool")
+        AvgPoolShortcut(use_bias='inherit', normalization='inherit')
     """
     if identifier is None or isinstance(identifier, Shortcut):
         return identifier
@@ -239,7 +339,19 @@ def get(identifier: Shortcut | Pluggable) -> Shortcut | None:
 
 
 def serialize(policy: Shortcut | None) -> str | Config | None:
-    """The JSON form of a policy: its name where it has one, else a config dict."""
+    """The JSON form of a policy.
+
+    Args:
+        policy: a `Shortcut`, or None.
+
+    Returns:
+        Its name where it has one, else a config dict; None for None.
+
+    Examples:
+        >>> from keras_resblocks import shortcuts
+        >>> shortcuts.serialize(shortcuts.ProjectionShortcut("always"))
+        'projection_always'
+    """
     if policy is None:
         return None
     for name, named_policy in _policies.items():
@@ -249,7 +361,22 @@ def serialize(policy: Shortcut | None) -> str | Config | None:
 
 
 def deserialize(config: str | Config | None) -> Shortcut | None:
-    """The policy that `serialize` described: None, a name or a config dict."""
+    """The policy that `serialize` described.
+
+    Args:
+        config: a name, a config dict or None.
+
+    Returns:
+        A `Shortcut`, or None.
+
+    Raises:
+        ValueError: for an unknown name, or a config that nothing can be made from.
+
+    Examples:
+        >>> from keras_resblocks import shortcuts
+        >>> shortcuts.deserialize("zero_pad")
+        ZeroPadShortcut()
+    """
     if isinstance(config, dict):
         try:
             return keras.saving.deserialize_keras_object(config)

@@ -17,7 +17,32 @@ from keras_resblocks.validation import exceeds_one
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Conv(ShortRepr):
-    """A convolution, then its normalization and activation."""
+    """A convolution, then its normalization and activation, as data.
+
+    `"inherit"`, the default of some, is for the option of the network or block that it stands in.
+
+    Attributes:
+        filters: number of output channels.
+        kernel_size: an integer, or one for each spatial axis.
+        strides: an integer, or one for each spatial axis.
+        groups: number of groups of channels convolved separately.
+        dilation_rate: an integer, or one for each spatial axis.
+        padding: as in `ConvUnit`.
+        use_bias: as in `ConvUnit`.
+        activation: as in `ConvUnit`.
+        normalization: as in `ConvUnit`.
+        zero_init: as in `ConvUnit`.
+
+    Raises:
+        ValueError: for a number that is not positive, `groups` that do not divide `filters`, and
+            for a convolution that is both strided and dilated.
+
+    Examples:
+        >>> from keras_resblocks.layers import Conv, Pool
+        >>> stem = (Conv(32, 3, strides=2), Conv(64, 3), Pool("max", 3, 2))
+        >>> stem[0]
+        Conv(filters=32, kernel_size=3, strides=2)
+    """
 
     filters: int
     kernel_size: Size = 1
@@ -44,7 +69,23 @@ class Conv(ShortRepr):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Pool(ShortRepr):
-    """A `"max"` or `"avg"` pooling over a window; see `Pooling` for the paddings."""
+    """A pooling over a window, as data.
+
+    Attributes:
+        kind: `"max"` or `"avg"`.
+        pool_size: an integer, or one for each spatial axis.
+        strides: an integer, or one for each spatial axis.
+        padding: as in `Pooling`; `"inherit"` for that of the network or block.
+        pad_value: as in `Pooling`.
+
+    Raises:
+        ValueError: for another `kind`, or a number that is not positive.
+
+    Examples:
+        >>> from keras_resblocks.layers import Pool
+        >>> Pool("avg", 3, 2)
+        Pool(kind='avg', strides=2)
+    """
 
     kind: Literal["max", "avg"]
     pool_size: Size = 3
@@ -59,7 +100,19 @@ class Pool(ShortRepr):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class AdaptivePool(ShortRepr):
-    """An average pooling to `output_size` positions, from any size."""
+    """An average pooling to a given size, from any known size, as data.
+
+    Attributes:
+        output_size: an integer, or one for each spatial axis.
+
+    Raises:
+        ValueError: for a size that is not positive.
+
+    Examples:
+        >>> from keras_resblocks.layers import AdaptivePool
+        >>> from keras_resblocks.models import AuxHead
+        >>> head = AuxHead("stage3_block1", AdaptivePool(4))
+    """
 
     output_size: Size
 
@@ -69,7 +122,17 @@ class AdaptivePool(ShortRepr):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Subsample(ShortRepr):
-    """Every `strides`-th position, the channels padded with zeros up to `filters`."""
+    """Every `strides`-th position, the channels padded with zeros, as data: for shortcuts.
+
+    Attributes:
+        filters: number of output channels, no fewer than there are.
+        strides: an integer, or one for each spatial axis.
+
+    Examples:
+        >>> from keras_resblocks import shortcuts
+        >>> shortcuts.ZeroPadShortcut().steps(channels=16, filters=32, strides=2)
+        (Subsample(filters=32, strides=2),)
+    """
 
     filters: int
     strides: Size = 1
@@ -77,7 +140,15 @@ class Subsample(ShortRepr):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Split(ShortRepr):
-    """Branches side by side on the same input, concatenated along the channels."""
+    """Branches side by side on the same input, concatenated along the channels, as data.
+
+    Attributes:
+        branches: a tuple of branches, each a tuple of steps.
+
+    Examples:
+        >>> from keras_resblocks.layers import Conv, Pool, Split
+        >>> split = Split(((Conv(32),), (Conv(16), Conv(32, 3)), (Pool("max"), Conv(16))))
+    """
 
     branches: tuple[tuple, ...]
 

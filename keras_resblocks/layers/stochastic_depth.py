@@ -16,15 +16,27 @@ class StochasticDepth(keras.layers.Layer):
     Args:
         rate: probability in [0, 1) that a sample's input becomes zero.
         seed: optional integer, for a reproducible sequence of masks.
+        **kwargs: as in any Keras layer.
 
-    Input and output shape: `(batch, ...)`, the same, of any rank.
+    Raises:
+        ValueError: for a `rate` outside [0, 1).
 
-    Example:
+    Input shape:
+        `(batch, ...)`, of any rank.
 
-    >>> keras_resblocks.StochasticDepth(0.2)(x, training=True)
+    Output shape:
+        That of the input.
 
-    Reference: Huang et al. 2016, "Deep Networks with Stochastic Depth", section 3, with the
-    scale moved from inference to training.
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import StochasticDepth
+        >>> samples = StochasticDepth(0.5, seed=1)(keras.ops.ones((100, 8)), training=True)
+        >>> {0.0, 2.0} == set(keras.ops.convert_to_numpy(samples).flatten().tolist())
+        True
+
+    References:
+        Huang et al. 2016, "Deep Networks with Stochastic Depth", section 3, with the scale moved
+        from inference to training.
     """
 
     def __init__(

@@ -194,15 +194,29 @@ class ConvUnit(ConvComposite):
 
     Args:
         filters: number of output channels.
-        kernel_size, strides, dilation_rate: an integer, or one for each spatial axis.
+        kernel_size: an integer, or one for each spatial axis.
+        strides: an integer, or one for each spatial axis.
         groups: number of groups of channels convolved separately.
+        dilation_rate: an integer, or one for each spatial axis.
         zero_init: start with an output of zero: by a zero gamma where a normalization with one
             follows, else by a zero kernel and bias.
-        padding: also `"valid"`, no padding.
-        **options: as in `ResidualBlock`.
+        padding: as in `ResidualBlock`; also `"valid"`, no padding.
+        **options: as in `ResidualBlock`, as far as they are of a convolution.
 
-    Input shape: `(batch, *spatial, channels)`, or channels first.
-    Output shape: `(batch, *ceil(spatial / strides), filters)` unless `padding="valid"`.
+    Raises:
+        ValueError: as `ResidualBlock`.
+
+    Input shape:
+        `(batch, *spatial, channels)` with one, two or three spatial axes, or channels first.
+
+    Output shape:
+        `(batch, *ceil(spatial / strides), filters)` unless `padding="valid"`.
+
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks.layers import ConvUnit
+        >>> ConvUnit(16, 3, strides=2, normalization="group")(keras.Input((32, 32, 3))).shape
+        (None, 16, 16, 16)
     """
 
     paddings = ("symmetric", "same", "valid")

@@ -38,10 +38,16 @@ _classifier_activation = templates.Slot("classifier_activation", templates.activ
 def list_models(pattern: str = "*") -> list[str]:
     """The names that `create_model` knows and that match a glob, sorted.
 
-    Example:
+    Args:
+        pattern: a glob, in which `*` is for any text and `?` for any character.
 
-    >>> list_models("resnet*_cifar")
-    ['resnet110_cifar', 'resnet20_cifar', 'resnet32_cifar', 'resnet44_cifar', 'resnet56_cifar']
+    Returns:
+        A list of names.
+
+    Examples:
+        >>> from keras_resblocks import list_models
+        >>> list_models("resnet*_cifar")
+        ['resnet110_cifar', 'resnet20_cifar', 'resnet32_cifar', 'resnet44_cifar', 'resnet56_cifar']
     """
     return sorted(fnmatch.filter(SPECS, pattern))
 
@@ -90,14 +96,23 @@ def create_model(
             block to the rate given at the last.
 
     Returns:
-        A `keras.Model`.
+        A `keras.Model` from images `(batch, *input_shape)` to probabilities `(batch, classes)`;
+        without a top to features `(batch, *spatial, channels)`, or `(batch, channels)` with
+        `pooling`. A list of outputs with `aux_heads`.
 
     Raises:
-        ValueError: for an unknown name, option or argument value, or an image too small.
+        ValueError: for an unknown name, option or argument value, or an image too small; for
+            weights that do not fit, or cannot be fetched.
+        ImportError: if a package is missing that the weights need; the message names it.
 
-    Example:
-
-    >>> model = create_model("resnet50", activation="elu", kernel_regularizer="l2", classes=6)
+    Examples:
+        >>> from keras_resblocks import create_model
+        >>> model = create_model("resnet18", input_shape=(64, 64, 3), classes=6, activation="elu")
+        >>> model.output_shape
+        (None, 6)
+        >>> features = create_model("resnet18", input_shape=(64, 64, 3), include_top=False)
+        >>> features.output_shape
+        (None, 2, 2, 512)
     """
     spec = get_spec(name_or_spec)
     options = merge_options(spec, block_options, create_model)

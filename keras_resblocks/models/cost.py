@@ -25,16 +25,24 @@ from keras_resblocks.types import BlockOptions, Unpack
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """What a network costs. Costs can be added.
 
     Attributes:
         params: number of all parameters, moving statistics included.
         trainable_params: number of trainable parameters.
         macs: multiply-accumulates of convolutions and dense layers for one sample; None where a
             spatial size is not known.
-        activations: number of values that convolutions and dense layers output for one sample
-            (Radosavovic et al. 2020, "Designing Network Design Spaces", section 3.1), to which
-            the memory of a training step is proportional; None as `macs`.
+        activations: number of values that convolutions and dense layers output for one sample,
+            to which the memory of a training step is proportional; None as `macs`.
+
+    Examples:
+        >>> from keras_resblocks import cost
+        >>> cost("resnet18").params
+        11699112
+
+    References:
+        Radosavovic et al. 2020, "Designing Network Design Spaces", section 3.1, for
+        `activations`.
     """
 
     params: int = 0
@@ -73,21 +81,31 @@ def cost(
     output_stride: int | None = None,
     **block_options: "Unpack[BlockOptions]",
 ) -> Cost:
-    """The `Cost` of a model, a spec or a name.
+    """The parameters, multiply-accumulates and activations of a model, a spec or a name.
 
-    Nothing is built for a spec or a name, unless an `activation` or the like is a layer whose
-    weights this module cannot tell: then that layer alone is, once.
+    Nothing is built for a spec or a name, unless an `activation` or the like is a layer with
+    weights that this module cannot tell: then that layer alone is, once.
 
     Args:
         model: a name (see `list_models`), a `ResNetSpec`, an `InceptionSpec` or a built
             functional `keras.Model`, which takes no further arguments.
-        input_shape, include_top, classes, aux_heads, output_stride, **block_options: as in
-            `create_model`.
+        input_shape: as in `create_model`.
+        include_top: as in `create_model`.
+        classes: as in `create_model`.
+        aux_heads: as in `create_model`.
+        output_stride: as in `create_model`.
+        **block_options: as in `create_model`.
 
-    Example:
+    Returns:
+        A `Cost`.
 
-    >>> cost("resnet50")
-    Cost(params=25610152, trainable_params=25557032, macs=4089184256, activations=11114984)
+    Raises:
+        ValueError: as `create_model`, and for further arguments with a built model.
+
+    Examples:
+        >>> from keras_resblocks import cost
+        >>> cost("resnet50")
+        Cost(params=25610152, trainable_params=25557032, macs=4089184256, activations=11114984)
     """
     if isinstance(model, keras.Model):
         given = {

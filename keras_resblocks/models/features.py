@@ -9,7 +9,19 @@ from keras_resblocks.layers import steps
 
 
 class Feature(typing.NamedTuple):
-    """The output of a stage."""
+    """The output of a stage.
+
+    Attributes:
+        name: `"stage1"`, `"stage2"`, ...
+        output: a Keras tensor, `(batch, *spatial, channels)` or channels first.
+        strides: how many times smaller than the image it is; a tuple if the axes differ.
+
+    Examples:
+        >>> from keras_resblocks import create_model, features
+        >>> model = create_model("resnet18", input_shape=(64, 64, 3), include_top=False)
+        >>> features(model)[-1].output.shape
+        (None, 2, 2, 512)
+    """
 
     name: str  # "stage1", "stage2", ...
     output: keras.KerasTensor
@@ -28,12 +40,16 @@ def features(model: keras.Model) -> list[Feature]:
         A list of `Feature`. Those of a pre-activation network are the sums, before the
         normalization and activation that the next block would begin with.
 
-    Example:
+    Raises:
+        ValueError: if no layer is named as those of `create_model` are.
 
-    >>> maps = features(create_model("resnet50", include_top=False))
-    >>> [(feature.name, feature.strides) for feature in maps]
-    [('stage1', 4), ('stage2', 8), ('stage3', 16), ('stage4', 32)]
-    >>> backbone = keras.Model(model.input, {feature.name: feature.output for feature in maps})
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import create_model, features
+        >>> model = create_model("resnet18", include_top=False)
+        >>> [(feature.name, feature.strides) for feature in features(model)]
+        [('stage1', 4), ('stage2', 8), ('stage3', 16), ('stage4', 32)]
+        >>> backbone = keras.Model(model.input, {f.name: f.output for f in features(model)})
     """
     found = {}
     strides = 1

@@ -41,13 +41,22 @@ class AuxHead:
     """An auxiliary classifier: pooling, a 1x1 convolution, a dense layer and the classifier.
 
     Attributes:
-        after: name of the layer whose output it classifies.
+        after: name of the layer with the output that it classifies.
         pool: the `Pool` or `AdaptivePool` step that it begins with.
         filters: of the 1x1 convolution.
         units: of the dense layer, a convolution over all positions that are left.
-        dropout: rate before the classifier.
+        dropout: rate in [0, 1) before the classifier.
 
-    Reference: Szegedy et al. 2015, section 5.
+    Examples:
+        >>> from keras_resblocks import InceptionSpec
+        >>> from keras_resblocks.layers import Pool
+        >>> from keras_resblocks.models import AuxHead
+        >>> block = [[32], [16, (32, 3)], ["max_pool", 16]]
+        >>> head = AuxHead("stage1_block2", Pool("avg", 5, 3))
+        >>> spec = InceptionSpec([[block, block]], aux_heads=[head])
+
+    References:
+        Szegedy et al. 2015, "Going Deeper with Convolutions", section 5.
     """
 
     after: str
@@ -66,17 +75,7 @@ class AuxHead:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class NetworkSpec(ShortRepr):
-    """What the specs of all networks say.
-
-    Attributes:
-        final_pool: size of the average pooling before the classifier, with a result that is
-            flattened; None for global average pooling.
-        dropout: rate before the classifier.
-        options: block options that belong to the architecture, such as `use_bias`.
-        aux_heads: the auxiliary classifiers that the network can have, each an `AuxHead`.
-        input_shape: of the images that the network was published for, channels last.
-        classes: of the data set that it was published for.
-    """
+    """The fields of both `ResNetSpec` and `InceptionSpec`, which document them."""
 
     final_pool: int | None = None
     dropout: float = 0.0
@@ -165,12 +164,22 @@ class ResNetSpec(NetworkSpec):
         stem: the steps before the blocks (`Conv` and `Pool` of `keras_resblocks.layers`).
         strides: of each stage; by default 1, then 2 for each stage that follows.
         stride_at: `"first"` or `"last"`, the block of a stage that is strided.
-        final_pool, dropout, options, aux_heads, input_shape, classes: as in `NetworkSpec`.
+        final_pool: size of the average pooling before the classifier, with a result that is
+            flattened; None for global average pooling.
+        dropout: rate in [0, 1) before the classifier.
+        options: block options that belong to the architecture, such as `use_bias`.
+        aux_heads: the auxiliary classifiers that the network can have, each an `AuxHead`.
+        input_shape: of the images that the network was published for, channels last.
+        classes: of the data set that it was published for.
 
-    Example:
+    Raises:
+        ValueError: for a value out of its range, or lists of different lengths.
 
-    >>> spec = ResNetSpec("bottleneck", (3, 4, 6, 3), 64, options={"use_bias": True})
-    >>> create_model(spec, input_shape=(64, 64, 3), classes=6)
+    Examples:
+        >>> from keras_resblocks import ResNetSpec, create_model
+        >>> spec = ResNetSpec("bottleneck", (1, 2, 1), width=16, options={"use_bias": True})
+        >>> create_model(spec, input_shape=(64, 64, 3), classes=6).output_shape
+        (None, 6)
     """
 
     block: Literal["residual", "bottleneck"] = "residual"
@@ -253,12 +262,23 @@ class InceptionSpec(NetworkSpec):
         stages: for each stage a tuple of blocks and of `Conv` and `Pool` steps. A block is the
             `branches` of an `InceptionBlock`, or a dict of its arguments.
         stem: the steps before the blocks.
-        final_pool, dropout, options, aux_heads, input_shape, classes: as in `NetworkSpec`.
+        final_pool: as in `ResNetSpec`.
+        dropout: as in `ResNetSpec`.
+        options: as in `ResNetSpec`.
+        aux_heads: as in `ResNetSpec`.
+        input_shape: as in `ResNetSpec`.
+        classes: as in `ResNetSpec`.
 
-    Example:
+    Raises:
+        ValueError: for a value out of its range, and for malformed `branches`.
 
-    >>> block = [[32], [16, (32, 3)], ["max_pool", 16]]
-    >>> spec = InceptionSpec([[block, block], [Pool("max", 3, 2), block]])
+    Examples:
+        >>> from keras_resblocks import InceptionSpec, create_model
+        >>> from keras_resblocks.layers import Pool
+        >>> block = [[32], [16, (32, 3)], ["max_pool", 16]]
+        >>> spec = InceptionSpec([[block, block], [Pool("max", 3, 2), block]])
+        >>> create_model(spec, input_shape=(64, 64, 3), include_top=False).output_shape
+        (None, 8, 8, 80)
     """
 
     block: ClassVar[str] = "inception"

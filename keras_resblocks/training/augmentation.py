@@ -16,16 +16,31 @@ class RandomShift(keras.layers.Layer):
     on a CPU takes many times as long as a small network does.
 
     Args:
-        factor: the most that a sample moves, as a share in (0, 1) of each axis; at least one
+        factor: the most that a sample moves, as a share in [0, 1) of each axis; at least one
             position. An eighth, the default, is the usual 4 of 32 pixels.
         data_format: `"channels_last"` or `"channels_first"`; Keras's default if None.
         seed: of the random numbers.
         **kwargs: as in any Keras layer.
 
-    Input and output shape: `(batch, *spatial, channels)` with one, two or three spatial axes of
-    known size, or channels first.
+    Raises:
+        ValueError: for a `factor` out of its range, and for an input of open size.
 
-    Reference: He et al. 2016a, "Deep Residual Learning", section 4.2.
+    Input shape:
+        `(batch, *spatial, channels)` with one, two or three spatial axes of known size, or
+        channels first.
+
+    Output shape:
+        That of the input.
+
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks.tuner import RandomShift
+        >>> shifted = RandomShift(0.25, seed=1)(keras.ops.ones((2, 8, 8, 1)), training=True)
+        >>> tuple(shifted.shape)
+        (2, 8, 8, 1)
+
+    References:
+        He et al. 2016a, "Deep Residual Learning for Image Recognition", section 4.2.
     """
 
     def __init__(

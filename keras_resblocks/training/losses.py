@@ -10,14 +10,28 @@ from keras_resblocks.types import Config, Tensor
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
 class SmoothedSparseCategoricalCrossentropy(keras.losses.Loss):
-    """Cross-entropy of labels that are smoothed (Szegedy et al. 2016, section 7).
+    """Cross-entropy of labels that are smoothed.
 
     Takes class numbers of shape `(batch,)` or `(batch, 1)`, and one-hot labels of shape
     `(batch, classes)`.
 
     Args:
         label_smoothing: share in [0, 1) of each label that is spread over all classes.
-        name, **kwargs: as in `keras.losses.Loss`.
+        name: of the loss.
+        **kwargs: as in `keras.losses.Loss`.
+
+    Raises:
+        ValueError: for a `label_smoothing` outside [0, 1).
+
+    Examples:
+        >>> import numpy as np
+        >>> from keras_resblocks.tuner import SmoothedSparseCategoricalCrossentropy
+        >>> loss = SmoothedSparseCategoricalCrossentropy(0.2)
+        >>> round(float(loss(np.array([0]), np.array([[0.5, 0.5]], "float32"))), 4)
+        0.6931
+
+    References:
+        Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
     """
 
     def __init__(

@@ -20,13 +20,13 @@ class PackedOptimizer(keras.optimizers.Optimizer):
     written down once for all variables, between a concatenation and a split. It takes the memory of
     the weights once more.
 
+    A variable without a gradient is updated as with one of zeros.
+
     Args:
         inner_optimizer: a `keras.optimizers.Optimizer` that treats each number by itself, as Adam,
             SGD, RMSprop and Lion do, and Muon, Lamb and Adafactor do not; without variables that
             are excluded from weight decay.
         name: of this optimizer.
-
-    A variable without a gradient is updated as with one of zeros.
 
     Raises:
         ValueError: for options of the inner optimizer that would be lost (`clipnorm`, `use_ema`,
@@ -34,9 +34,12 @@ class PackedOptimizer(keras.optimizers.Optimizer):
             when it is given the gradients of fewer or more than it was built for, as after a
             layer was frozen.
 
-    Example:
-
-    >>> model.compile(PackedOptimizer(keras.optimizers.Adam(1e-3)), "mse")
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import create_model
+        >>> from keras_resblocks.tuner import PackedOptimizer
+        >>> model = create_model("resnet20_cifar")
+        >>> model.compile(PackedOptimizer(keras.optimizers.Adam(1e-3)), "crossentropy")
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class DiscriminativeOptimizer(PackedOptimizer):
 
     Args:
         inner_optimizer: as in `PackedOptimizer`.
-        share: of the learning rate of the head, for the others.
+        share: of the learning rate of the head, for the others; 0 or more.
         head: name of the layer that has the whole learning rate, the first part of the paths of
             its variables.
         name: of this optimizer.
@@ -128,12 +131,17 @@ class DiscriminativeOptimizer(PackedOptimizer):
     Raises:
         ValueError: as `PackedOptimizer`; and for a negative share.
 
-    Reference: Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text
-    Classification", section 3.2, "Discriminative fine-tuning".
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import create_model
+        >>> from keras_resblocks.tuner import DiscriminativeOptimizer
+        >>> model = create_model("resnet20_cifar")
+        >>> optimizer = DiscriminativeOptimizer(keras.optimizers.Adam(1e-3), share=0.1)
+        >>> model.compile(optimizer, "crossentropy")
 
-    Example:
-
-    >>> model.compile(DiscriminativeOptimizer(keras.optimizers.Adam(1e-3), share=0.1), "mse")
+    References:
+        Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification",
+        section 3.2, "Discriminative fine-tuning".
     """
 
     def __init__(

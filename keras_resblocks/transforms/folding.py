@@ -48,13 +48,14 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
             a convolution just before them, as in pre-activation blocks, subclasses of
             `BatchNormalization`, and those in layers that are called with `training=True`.
 
-    Example:
+    Examples:
+        >>> from keras_resblocks import create_model, fold_batch_norm
+        >>> fast = fold_batch_norm(create_model("resnet20_cifar"))
+        >>> fast.save("resnet20_folded.keras")
 
-    >>> fast = fold_batch_norm(create_model("resnet50", weights="timm/resnet50.a1_in1k"))
-    >>> fast.save("resnet50_folded.keras")
-
-    Reference: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference", section 3.2.
+    References:
+        Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference", section 3.2.
     """
     folded, left = fold(model)
     if left:

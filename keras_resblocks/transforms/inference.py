@@ -36,11 +36,12 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
         ValueError: if `model` is not a graph of layers; from the function, for inputs of other
             shapes than the model's.
 
-    Example:
-
-    >>> predict = inference_function(create_model("resnet50", weights="timm/resnet50.a1_in1k"))
-    >>> predict(np.zeros((8, 224, 224, 3))).shape
-    (8, 1000)
+    Examples:
+        >>> import numpy as np
+        >>> from keras_resblocks import create_model, inference_function
+        >>> predict = inference_function(create_model("resnet20_cifar"))
+        >>> predict(np.zeros((8, 32, 32, 3))).shape
+        (8, 10)
     """
     folded, _ = fold(model)
     run = _COMPILERS[keras.backend.backend()](folded)

@@ -52,11 +52,17 @@ def export_onnx(
         RuntimeError: if an output differs by more than 1e-4 of its largest value.
         ImportError: if a package is missing (`pip install "keras-resblocks[onnx]"`).
 
-    Example:
-
-    >>> export_onnx(create_model("resnet50", weights="timm/resnet50.a1_in1k"), "resnet50.onnx")
-    >>> session = onnxruntime.InferenceSession("resnet50.onnx")
-    >>> (probabilities,) = session.run(None, {session.get_inputs()[0].name: images})
+    Examples:
+        >>> import numpy as np
+        >>> import onnxruntime
+        >>> from keras_resblocks import ResNetSpec, create_model, export_onnx
+        >>> model = create_model(ResNetSpec(depths=(1,)), input_shape=(32, 32, 3), classes=6)
+        >>> export_onnx(model, "model.onnx")
+        >>> session = onnxruntime.InferenceSession("model.onnx")
+        >>> images = np.zeros((2, 32, 32, 3), "float32")
+        >>> (probabilities,) = session.run(None, {session.get_inputs()[0].name: images})
+        >>> probabilities.shape
+        (2, 6)
     """
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:

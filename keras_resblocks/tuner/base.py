@@ -64,9 +64,8 @@ TRAINING_ARGUMENTS = {
 _TRAINING = tuple(argument.option for argument in TRAINING_ARGUMENTS.values())
 
 _T = TypeVar("_T")
-# What a plural argument takes: values to search, or one that is fixed.
 Listed: TypeAlias = _T | Sequence[_T] | Range | None
-
+"""Values to search, a `Range` of them, one to fix it, or None to leave it to the network."""
 
 _Task: TypeAlias = Literal["classification", "binary", "multilabel", "regression"]
 _Optimizer: TypeAlias = Literal["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"]
@@ -114,44 +113,63 @@ class TrainingHyperModel(keras_tuner.HyperModel):
     alone is fixed and no hyperparameter, and may as well be given in the singular
     (`activation="elu"`). None leaves the matter to the network.
 
+    The tuners of `keras_resblocks.tuner` only try candidates within the budget, and none that
+    builds and trains the same network as another. With another tuner, `build` fails the trial
+    of one above the budget (`keras_tuner.errors.FailedTrialError`).
+
     Args:
         input_shape: of one sample, without the batch; None for an open size.
         classes: number of classes, labels or numbers to predict.
         task: `"classification"` (class numbers or one-hot labels), `"binary"` (one sigmoid),
             `"multilabel"` (a sigmoid for each label) or `"regression"`. It chooses the last
             activation, the loss, the metrics and the attribute `objective`.
-        loss, metrics: for Keras's `compile`; by default those of the task.
+        loss: for Keras's `compile`; by default that of the task.
+        metrics: for Keras's `compile`; by default those of the task.
         classifier_activation: of the last layer; by default that of the task, None for none.
         max_params: most parameters of a candidate, None for no limit.
         max_macs: most multiply-accumulates of a candidate for one image, None for no limit.
         max_activation_memory: most bytes that the convolutions' and dense layers' outputs for
             one image take, None for no limit; four bytes a value, or two in half precision.
-        regularizers: strengths of the L2 penalty on every kernel; 0 for none.
-        optimizers: of `"adam"`, `"adamw"`, `"lion"`, `"nadam"`, `"rmsprop"` and `"sgd"` (with
-            Nesterov momentum of 0.9).
-        learning_rates: at the start.
-        schedules: of `"constant"`, `"cosine"`, `"linear"` (both to zero) and `"step"` (a tenth
-            after half of the epochs, and again after three quarters).
         schedule_epochs: epochs that a schedule takes; None for those of the training
             (`Hyperband`: of its longest).
-        batch_sizes: None for the one that `search` is given.
-        augmentations: in training, of `"flip"` (left to right), `"shift"` (by up to an eighth),
-            `"shift_and_flip"`, None and Keras layers; for images alone.
-        label_smoothings: shares of each label that are spread over all classes.
-        **block_options: further options for all blocks, as in `create_model`, and `dtype`. With
-            a mixed precision the last activation is in float32.
+        name: of the hypermodel, as in `keras_tuner.HyperModel`.
+        tunable: as in `keras_tuner.HyperModel`.
+        **options: the lists below; and further options for all blocks, as in `create_model`, and
+            `dtype`. With a mixed precision the last activation is in float32.
+
+    Keyword Args:
+        regularizers (Listed[float]): strengths of the L2 penalty on every kernel; 0 for none.
+        optimizers (Listed[str]): of `"adam"`, `"adamw"`, `"lion"`, `"nadam"`, `"rmsprop"` and
+            `"sgd"` (with Nesterov momentum of 0.9).
+        learning_rates (Listed[float]): at the start.
+        schedules (Listed[str]): of `"constant"`, `"cosine"`, `"linear"` (both to zero) and
+            `"step"` (a tenth after half of the epochs, and again after three quarters).
+        batch_sizes (Listed[int | None]): None for the one that `search` is given.
+        augmentations (Listed[str | keras.layers.Layer | None]): in training, of `"flip"` (left to
+            right), `"shift"` (by up to an eighth), `"shift_and_flip"`, None and Keras layers; for
+            images alone.
+        label_smoothings (Listed[float]): shares of each label that are spread over all classes.
 
     Attributes:
-        objective: the `keras_tuner.Objective` that fits the task, for a tuner.
-
-    The tuners of `keras_resblocks.tuner` only try candidates within the budget, and none that
-    builds and trains the same network as another. With another tuner, `build` fails the trial
-    of one above the budget (`keras_tuner.errors.FailedTrialError`).
+        objective (keras_tuner.Objective): what fits the task, for a tuner.
 
     Raises:
         ValueError: for an option out of its range, a budget that needs a size where one is open,
             or if not even the smallest candidate is within the budget; the message says what
             that one costs.
+
+    Examples:
+        A subclass has another optimizer:
+
+        >>> import keras
+        >>> import keras_tuner
+        >>> from keras_resblocks.tuner import ResNetHyperModel
+        >>> class Clipped(ResNetHyperModel):
+        ...     def compile(self, hp, model):
+        ...         rate = self.choose(hp, "learning_rate")
+        ...         optimizer = keras.optimizers.Adam(rate, clipnorm=1.0)
+        ...         model.compile(optimizer, "crossentropy", metrics=["accuracy"])
+        >>> model = Clipped((8, 8, 1), 10).build(keras_tuner.HyperParameters())
     """
 
     # What is known of the arguments that list values, and what they list by default.
@@ -242,7 +260,17 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         )
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The compiled model of a candidate."""
+        """The compiled model of a candidate.
+
+        Args:
+            hp: the `keras_tuner.HyperParameters`.
+
+        Returns:
+            A compiled `keras.Model`.
+
+        Raises:
+            keras_tuner.errors.FailedTrialError: for a candidate over budget.
+        """
         excess = self.budget.excess(self.cost(hp), self._bytes_a_value())
         if excess:
             raise keras_tuner.errors.FailedTrialError(f"The candidate is over budget: {excess}")
@@ -252,7 +280,14 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         return model
 
     def network(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The model of a candidate, not compiled."""
+        """The model of a candidate, not compiled.
+
+        Args:
+            hp: the `keras_tuner.HyperParameters`.
+
+        Returns:
+            A `keras.Model`.
+        """
         inputs = keras.Input(self.input_shape)
         x = recipes.augmented(inputs, self.choose(hp, "augmentation"), self._site())
         is_mixed = self._policy().compute_dtype != self._policy().variable_dtype
@@ -266,7 +301,12 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         return keras.Model(inputs, outputs)
 
     def compile(self, hp: keras_tuner.HyperParameters, model: keras.Model) -> None:
-        """Compiles the model; override it for another optimizer, loss or metrics."""
+        """Compiles the model; override it for another optimizer, loss or metrics.
+
+        Args:
+            hp: the `keras_tuner.HyperParameters`.
+            model: what `network` returned.
+        """
         model.compile(
             optimizer=recipes.optimizer_of(
                 self.choose(hp, "optimizer"),
@@ -296,7 +336,12 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         Args:
             hp: the `keras_tuner.HyperParameters`.
             model: what `build` returned.
-            *args, callbacks, **kwargs: what the tuner's `search` was given.
+            *args: what the tuner's `search` was given.
+            callbacks: likewise, with those of the tuner.
+            **kwargs: what the tuner's `search` was given.
+
+        Returns:
+            What Keras's `fit` returns.
         """
         callbacks = list(callbacks or ())
         schedule = self.choose(hp, "schedule")
@@ -324,15 +369,38 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         raise NotImplementedError
 
     def choose(self, hp: keras_tuner.HyperParameters, option: str, name: str | None = None) -> Any:
-        """The value of an option, searched as the hyperparameter `name`; None if left out."""
+        """The value of an option for a candidate.
+
+        Args:
+            hp: the `keras_tuner.HyperParameters`.
+            option: in the singular, as `"activation"`.
+            name: of the hyperparameter; by default that of the option.
+
+        Returns:
+            The value; None for an option that is left to the network.
+        """
         return self.options[option].choose(hp, name or option) if option in self.options else None
 
     def cost(self, hp: keras_tuner.HyperParameters) -> Cost:
-        """The `Cost` of a candidate, without building it."""
+        """What a candidate costs, without building it.
+
+        Args:
+            hp: the `keras_tuner.HyperParameters`.
+
+        Returns:
+            A `Cost`.
+        """
         raise NotImplementedError
 
     def within_budget(self, values: Mapping[str, Any]) -> bool:
-        """Whether the candidate with these hyperparameter values can be built, within budget."""
+        """Whether a candidate can be built, within budget.
+
+        Args:
+            values: of its hyperparameters, by name.
+
+        Returns:
+            True or False.
+        """
         try:
             candidate_cost = self.cost(_parameters(values))
         except ValueError:  # as groups that do not divide the filters
@@ -344,6 +412,12 @@ class TrainingHyperModel(keras_tuner.HyperModel):
 
         Hyperparameters that are none of ours, as a subclass may declare them, tell candidates
         apart by their values.
+
+        Args:
+            values: of the hyperparameters, by name.
+
+        Returns:
+            The text.
         """
         hp = _parameters(values)
         own = self._own_names()

@@ -126,8 +126,15 @@ class FineTuneHyperModel(TrainingHyperModel):
     Frozen layers are in inference mode: neither their weights nor the statistics of their batch
     normalizations move. Those of unfrozen stages train, statistics too (Kornblith et al. 2019).
 
+    Published weights are fetched when a candidate is built. A budget counts frozen layers too;
+    `cost(hp)` counts their parameters as trainable.
+
+    Hyperparameters are what is listed with more than one value, by default `network`,
+    `unfrozen_stages`, `dropout`, `l2` and `learning_rate`, and where a stage is unfrozen
+    `warmup_epochs` and `backbone_rate`.
+
     Args:
-        input_shape: of one image, without the batch.
+        input_shape: of one image, without the batch; None for an open size.
         classes: number of classes.
         networks: each the name of published weights (`list_weights()`) of timm or torchvision; or
             a tuple of a network (name or spec) and weights, published ones or a file, as
@@ -139,30 +146,22 @@ class FineTuneHyperModel(TrainingHyperModel):
             alone, more than there are for the whole network, the stem included.
         warmup_epochs: how many epochs the head trains alone at first.
         backbone_rates: learning rates of what is unfrozen, as shares of the head's.
-        dropouts: rates before the head.
+        dropouts: rates in [0, 1) before the head.
         **options: as in `TrainingHyperModel`: task, budget (`max_params`, ...), training
             (`learning_rates`, ...) and block options, as `drop_path_rate` and `dtype`.
-
-    Hyperparameters: of what is listed with more than one value, by default `network`,
-    `unfrozen_stages`, `dropout`, `l2` and `learning_rate`, and where a stage is unfrozen
-    `warmup_epochs` and `backbone_rate`.
-
-    Published weights are fetched when a candidate is built. A budget counts frozen layers too;
-    `cost(hp)` counts their parameters as trainable.
 
     Raises:
         ValueError: as `TrainingHyperModel`, and for an unknown network or a file that is not there.
 
-    References: Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text
-    Classification"; Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and
-    Underperform Out-of-Distribution"; Kornblith et al. 2019, "Do Better ImageNet Models Transfer
-    Better?".
+    Examples:
+        >>> from keras_resblocks.tuner import FineTuneHyperModel, RandomSearch
+        >>> hypermodel = FineTuneHyperModel((224, 224, 3), 5, networks="timm/resnet18.a1_in1k")
+        >>> tuner = RandomSearch(hypermodel, "val_accuracy", max_trials=12)  # needs: weights
 
-    Example:
-
-    >>> hypermodel = FineTuneHyperModel((224, 224, 3), 5, networks="timm/resnet18.a1_in1k")
-    >>> tuner = keras_resblocks.tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=12)
-    >>> tuner.search(x, y, epochs=10, validation_data=(x_val, y_val))
+    References:
+        Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification";
+        Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform
+        Out-of-Distribution"; Kornblith et al. 2019, "Do Better ImageNet Models Transfer Better?".
     """
 
     arguments: ClassVar[dict[str, Argument]] = ARGUMENTS
@@ -189,7 +188,15 @@ class FineTuneHyperModel(TrainingHyperModel):
         super().__init__(input_shape, classes, **options)
 
     def candidate(self, hp: keras_tuner.HyperParameters) -> FineTuning:
-        """What is trained, how much of it, and when."""
+        """What is trained, how much of it, and when.
+
+        Args:
+            hp: the `keras_tuner.HyperParameters`.
+
+        Returns:
+            A named tuple of `pretrained` (network, weights and preprocessing), `dropout`,
+            `unfrozen_stages`, `warmup_epochs` and `backbone_rate`.
+        """
         pretrained = _pretrained(self.choose(hp, "network"))
         path = os.path.join(self._folder, pretrained.weights)
         if os.path.isfile(path):

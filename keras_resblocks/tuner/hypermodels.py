@@ -116,22 +116,35 @@ class NetworkHyperModel(TrainingHyperModel):
     Whatever a block takes as `activation`, `shortcut` and the like may be listed.
 
     Args:
-        input_shape, classes: as in `TrainingHyperModel`.
-        depths: numbers of blocks in a stage.
-        widths: the width of the first stage.
-        width_multipliers: what the width is multiplied by from stage to stage.
+        input_shape: of one image, without the batch; None for an open size.
+        classes: number of classes.
+        stages: number of stages; all but the first halve the resolution.
         per_stage: those of `"depth"` and `"width"` that are searched for each stage by itself;
             the others are one hyperparameter for all stages.
-        stages: number of stages; all but the first halve the resolution.
+        depths: numbers of blocks in a stage; by default 1 to 4, for inception 1 to 3.
+        widths: the width of the first stage; by default 16, 32 and 64, for inception twice that.
+        width_multipliers: what the width is multiplied by from stage to stage; by default 2.
         stems: `"small"` (one 3x3 convolution), `"large"` (7x7 with stride 2, then pooling), or
             `"auto"`: large where no known size of the image is below 64.
-        activations, normalizations, attentions, shortcuts, preactivations, drop_path_rates:
-            options of the blocks.
+        activations: of the blocks; by default `"relu"` and `"elu"`.
+        normalizations: of the blocks.
+        attentions: of the blocks.
+        shortcuts: of the blocks.
+        preactivations: of True and False.
+        drop_path_rates: of the blocks, probabilities in [0, 1).
         **options: as in `TrainingHyperModel`: task, budget (`max_params`, ...), training
             (`learning_rates`, ...) and block options.
 
     Raises:
         ValueError: as `TrainingHyperModel`.
+
+    Examples:
+        >>> import keras_tuner
+        >>> from keras_resblocks.tuner import ResNetHyperModel
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, depths=(2, 3), widths=16)
+        >>> spec, options = hypermodel.candidate(keras_tuner.HyperParameters())
+        >>> spec.depths, spec.width, options
+        ((2, 2, 2), (16, 32, 64), {'activation': 'relu'})
     """
 
     default_shortcut = "projection"
@@ -167,7 +180,14 @@ class NetworkHyperModel(TrainingHyperModel):
         super().__init__(input_shape, classes, **options)
 
     def candidate(self, hp: keras_tuner.HyperParameters) -> tuple[NetworkSpec, dict[str, Any]]:
-        """The spec and the block options that the hyperparameters stand for."""
+        """The network that the hyperparameters stand for.
+
+        Args:
+            hp: the `keras_tuner.HyperParameters`.
+
+        Returns:
+            A spec and the block options, for `create_model`.
+        """
         raise NotImplementedError
 
     def cost(self, hp: keras_tuner.HyperParameters) -> Cost:
@@ -250,26 +270,27 @@ class NetworkHyperModel(TrainingHyperModel):
 class ResNetHyperModel(NetworkHyperModel):
     """Residual networks of searched depth, width and kind, within a budget.
 
+    Hyperparameters are what is listed with more than one value, by default `block`, `depth_1`,
+    `depth_2`, ..., `width`, `activation`, `l2` and `learning_rate`.
+
     Args:
-        input_shape: of one image, without the batch.
+        input_shape: of one image, without the batch; None for an open size.
         classes: number of classes.
+        stages: as in `NetworkHyperModel`.
+        per_stage: as in `NetworkHyperModel`.
         blocks: of `"residual"` and `"bottleneck"`.
         expansions: of the bottleneck blocks, which output so many times their width.
         groups: of the 3x3 convolutions; candidates whose filters they do not divide are none.
         **options: as in `NetworkHyperModel`: budgets (`max_params`, ...), the lists of values
             (`depths`, `widths`, `activations`, `learning_rates`, ...) and block options.
 
-    Hyperparameters: of what is listed with more than one value, by default `block`, `depth_1`,
-    `depth_2`, ..., `width`, `activation`, `l2` and `learning_rate`.
-
     Raises:
-        ValueError: as `NetworkHyperModel`.
+        ValueError: as `TrainingHyperModel`.
 
-    Example:
-
-    >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, max_params=100_000)
-    >>> tuner = keras_resblocks.tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=12)
-    >>> tuner.search(x, y, epochs=20, validation_data=(x_val, y_val))
+    Examples:
+        >>> from keras_resblocks.tuner import RandomSearch, ResNetHyperModel
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, max_params=100_000, widths=(8, 16))
+        >>> tuner = RandomSearch(hypermodel, "val_accuracy", max_trials=12)
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -304,18 +325,26 @@ class InceptionHyperModel(NetworkHyperModel):
     the blocks are Inception-ResNet's.
 
     Args:
-        input_shape: of one image, without the batch.
+        input_shape: of one image, without the batch; None for an open size.
         classes: number of classes.
+        stages: as in `NetworkHyperModel`.
+        per_stage: as in `NetworkHyperModel`.
         kinds: of `"v1"` (GoogLeNet's four paths), `"v2"` (two 3x3 convolutions for the 5x5) and
             `"factorized"` (1x7 and 7x1, for images alone).
         **options: as in `NetworkHyperModel`. A width is the number of channels that a block
             outputs, rounded to a multiple of 16.
 
     Raises:
-        ValueError: as `NetworkHyperModel`.
+        ValueError: as `TrainingHyperModel`.
 
-    References: Szegedy et al. 2015, "Going Deeper with Convolutions", table 1; 2016,
-    "Rethinking the Inception Architecture", figures 4 to 6.
+    Examples:
+        >>> from keras_resblocks.tuner import InceptionHyperModel, RandomSearch
+        >>> hypermodel = InceptionHyperModel((8, 8, 1), 10, max_params=100_000, kinds="v1")
+        >>> tuner = RandomSearch(hypermodel, "val_accuracy", max_trials=12)
+
+    References:
+        Szegedy et al. 2015, "Going Deeper with Convolutions", table 1; 2016, "Rethinking the
+        Inception Architecture", figures 4 to 6.
     """
 
     default_shortcut = None

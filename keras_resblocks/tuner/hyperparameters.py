@@ -23,6 +23,15 @@ def hp_activation(
         hp: the `keras_tuner.HyperParameters`.
         values: the names to choose from.
         name: of the hyperparameter.
+
+    Returns:
+        The name of the activation.
+
+    Examples:
+        >>> import keras_tuner
+        >>> from keras_resblocks.tuner import hp_activation
+        >>> hp_activation(keras_tuner.HyperParameters())
+        'relu'
     """
     return hp.Choice(name, list(values))
 
@@ -33,12 +42,24 @@ def hp_regularizer(
     *,
     name: str = "l2",
 ) -> keras.regularizers.Regularizer | None:
-    """An L2 penalty of a searched strength; None for 0.
+    """An L2 penalty of a searched strength.
 
     Args:
         hp: the `keras_tuner.HyperParameters`.
         values: the strengths to choose from.
         name: of the hyperparameter.
+
+    Returns:
+        The regularizer; None for a strength of 0.
+
+    Raises:
+        ValueError: for a negative strength.
+
+    Examples:
+        >>> import keras_tuner
+        >>> from keras_resblocks.tuner import hp_regularizer
+        >>> hp_regularizer(keras_tuner.HyperParameters(), [1e-4, 1e-3]).l2
+        0.0001
     """
     for value in values:
         validation.non_negative_number("values", value)
@@ -77,17 +98,23 @@ def hp_residual_stage(
     Returns:
         The tensor after the last block.
 
-    Example:
+    Raises:
+        ValueError: for another kind of block, and as `ResidualBlock`.
 
-    >>> def build(hp):
-    ...     options = {"activation": hp_activation(hp), "kernel_regularizer": hp_regularizer(hp)}
-    ...     inputs = x = keras.Input((32, 32, 3))
-    ...     x = hp_residual_stage(hp, x, "stage1", **options)
-    ...     x = hp_residual_stage(hp, x, "stage2", strides=2, **options)
-    ...     x = keras.layers.GlobalAveragePooling2D()(x)
-    ...     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
-    ...     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    ...     return model
+    Examples:
+        >>> import keras
+        >>> import keras_tuner
+        >>> from keras_resblocks.tuner import hp_activation, hp_regularizer, hp_residual_stage
+        >>> def build(hp):
+        ...     options = dict(activation=hp_activation(hp), kernel_regularizer=hp_regularizer(hp))
+        ...     inputs = x = keras.Input((32, 32, 3))
+        ...     x = hp_residual_stage(hp, x, "stage1", **options)
+        ...     x = hp_residual_stage(hp, x, "stage2", strides=2, **options)
+        ...     x = keras.layers.GlobalAveragePooling2D()(x)
+        ...     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+        ...     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        ...     return model
+        >>> tuner = keras_tuner.RandomSearch(build, "val_accuracy", max_trials=20)
     """
     for block in blocks:
         validation.one_of("blocks", block, ("residual", "bottleneck"))

@@ -101,16 +101,19 @@ def optuna_search(
         ValueError: for an argument out of its range, and for a study of another objective or space.
         RuntimeError: if three trials in a row have failed.
 
-    Example:
-
-    >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, max_params=100_000)
-    >>> study = optuna_search(
-    ...     hypermodel, "digits", "sqlite:///digits.db", max_trials=20,
-    ...     x=x, y=y, validation_data=(x_val, y_val), epochs=10,
-    ... )
-    >>> hp = keras_tuner.HyperParameters()
-    >>> hp.values = dict(study.best_params)
-    >>> model = hypermodel.build(hp)
+    Examples:
+        >>> import keras_tuner
+        >>> import numpy as np
+        >>> from keras_resblocks.tuner import ResNetHyperModel, optuna_search
+        >>> x, y = np.random.rand(32, 8, 8, 1), np.arange(32) % 10
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, depths=1, widths=8, stages=1)
+        >>> study = optuna_search(
+        ...     hypermodel, "digits", "sqlite:///digits.db", max_trials=1, verbose=0,
+        ...     x=x, y=y, validation_data=(x, y), epochs=1,
+        ... )
+        >>> hp = keras_tuner.HyperParameters()
+        >>> hp.values = dict(study.best_params)
+        >>> model = hypermodel.build(hp)
     """
     import optuna
 

@@ -81,16 +81,17 @@ def ray_search(
         ValueError: for an argument out of its range.
         RuntimeError: if no trial could be scored.
 
-    Example:
-
-    >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, max_params=100_000)
-    >>> results = ray_search(
-    ...     hypermodel, "digits", max_trials=20, resources_per_trial={"gpu": 0.5},
-    ...     x=x, y=y, validation_data=(x_val, y_val), epochs=10,
-    ... )
-    >>> hp = keras_tuner.HyperParameters()
-    >>> hp.values = results.get_best_result("val_accuracy", "max").config
-    >>> model = hypermodel.build(hp)
+    Examples:
+        >>> import keras_tuner
+        >>> from keras_resblocks.tuner import ResNetHyperModel, ray_search
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, max_params=100_000)
+        >>> results = ray_search(  # needs: workers
+        ...     hypermodel, "digits", max_trials=20, resources_per_trial={"gpu": 0.5},
+        ...     x=x, y=y, validation_data=(x_val, y_val), epochs=10,
+        ... )
+        >>> hp = keras_tuner.HyperParameters()
+        >>> hp.values = results.get_best_result("val_accuracy", "max").config
+        >>> model = hypermodel.build(hp)
     """
     import ray
     from ray import tune

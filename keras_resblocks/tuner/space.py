@@ -18,13 +18,19 @@ class Range:
     Two integers make a range of integers.
 
     Args:
-        low, high: the ends.
+        low: the least number.
+        high: the greatest number.
         step: distance of the values, from `low` on; by default 1 for integers, and none.
         sampling: `"linear"`, `"log"` or `"reverse_log"`, as in `keras_tuner.HyperParameters`.
 
-    Example:
+    Raises:
+        ValueError: if `low` is not less than `high`, or not positive for a `"log"`, and for
+            another value that is out of its range.
 
-    >>> ResNetHyperModel((32, 32, 3), 10, learning_rates=Range(1e-4, 1e-2, sampling="log"))
+    Examples:
+        >>> from keras_resblocks.tuner import Range, ResNetHyperModel
+        >>> rates = Range(1e-4, 1e-2, sampling="log")
+        >>> hypermodel = ResNetHyperModel((32, 32, 3), 10, learning_rates=rates)
     """
 
     low: float

@@ -16,8 +16,8 @@ from keras_resblocks.tuner.base import TrainingHyperModel
 from keras_resblocks.tuner.descriptions import describe
 from keras_resblocks.tuner.seeding import seed_all
 
-# What a search optimizes: one or several, metrics by their names.
 Objectives: TypeAlias = str | keras_tuner.Objective | Sequence[str | keras_tuner.Objective] | None
+"""What a search optimizes: one or several, metrics by their names."""
 
 # What a search can minimize beside the metrics of a training; the last one in all of a trial.
 COSTS = ("params", "trainable_params", "macs", "activation_memory", "seconds")

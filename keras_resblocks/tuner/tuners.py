@@ -69,9 +69,10 @@ class _Tuner(keras_tuner.Tuner):
         """Searches, as in KerasTuner.
 
         Args:
-            *fit_args, **fit_kwargs: for `fit` of the models.
+            *fit_args: for `fit` of the models.
             verbose: 1 (or `"auto"`) for a line a trial, 2 for KerasTuner's own tables and the
                 epochs of every trial, 0 for silence.
+            **fit_kwargs: for `fit` of the models: `validation_data`, `epochs`, `callbacks`, ...
         """
         has_chief = "KERASTUNER_ORACLE_IP" in os.environ  # who shows KerasTuner's tables
         self._progress.epochs = fit_kwargs.get("epochs")
@@ -87,7 +88,8 @@ class _Tuner(keras_tuner.Tuner):
         """The best candidate, trained from scratch: the model to keep.
 
         Args:
-            *fit_args, **fit_kwargs: for `fit`: more `epochs`, or all of the data.
+            *fit_args: for `fit`, perhaps all of the data.
+            **fit_kwargs: for `fit`, perhaps more `epochs`.
 
         Returns:
             The trained `keras.Model`; its `history` has the epochs.
@@ -133,6 +135,12 @@ class _Tuner(keras_tuner.Tuner):
 
     def load_model(self, trial: Trial) -> keras.Model:
         """The model of a trial with its best weights.
+
+        Args:
+            trial: of KerasTuner, as `tuner.oracle.get_best_trials(1)[0]`.
+
+        Returns:
+            The `keras.Model`.
 
         Raises:
             ValueError: if they are not on disk, as with `keep_checkpoints`.
@@ -258,24 +266,91 @@ class _Seeded:
 
 
 class RandomSearch(_Seeded, keras_tuner.RandomSearch, _Tuner):
-    """`keras_tuner.RandomSearch` within its hypermodel's budget; the same arguments."""
+    """`keras_tuner.RandomSearch` within its hypermodel's budget; the same arguments.
+
+    Args:
+        *args: as in `keras_tuner.RandomSearch`: `hypermodel`, `objective`, `max_trials`.
+        seed: of what is drawn and of the training: the same one gives the same trials.
+        **kwargs: as there: `directory`, `project_name`, `overwrite`, `executions_per_trial`, ...;
+            and `keep_checkpoints`: the number of trials, the best ones, that keep their weights
+            on disk, 10 by default, None for all.
+
+    Raises:
+        ValueError: as KerasTuner's, and for a directory that holds a damaged search.
+
+    Examples:
+        >>> import numpy as np
+        >>> from keras_resblocks.tuner import RandomSearch, ResNetHyperModel
+        >>> x, y = np.random.rand(32, 8, 8, 1), np.arange(32) % 10
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, depths=1, widths=8, stages=1)
+        >>> tuner = RandomSearch(hypermodel, "val_accuracy", max_trials=1, seed=1)
+        >>> tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+        >>> model = tuner.retrain_best(x, y, epochs=2, verbose=0)
+    """
 
     oracle_class = oracles.RandomSearchOracle
 
 
 class GridSearch(_Seeded, keras_tuner.GridSearch, _Tuner):
-    """`keras_tuner.GridSearch` within its hypermodel's budget; the same arguments."""
+    """`keras_tuner.GridSearch` within its hypermodel's budget; the same arguments.
+
+    Args:
+        *args: as in `keras_tuner.GridSearch`: `hypermodel`, `objective`, `max_trials`.
+        seed: as in `RandomSearch`.
+        **kwargs: as in `RandomSearch`.
+
+    Raises:
+        ValueError: as `RandomSearch`.
+
+    Examples:
+        >>> from keras_resblocks.tuner import GridSearch, ResNetHyperModel
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, depths=(1, 2), per_stage=())
+        >>> tuner = GridSearch(hypermodel, "val_accuracy", max_trials=12)
+    """
 
     oracle_class = oracles.GridSearchOracle
 
 
 class Hyperband(_Seeded, keras_tuner.Hyperband, _Tuner):
-    """`keras_tuner.Hyperband` within its hypermodel's budget; the same arguments."""
+    """`keras_tuner.Hyperband` within its hypermodel's budget; the same arguments.
+
+    Args:
+        *args: as in `keras_tuner.Hyperband`: `hypermodel`, `objective`, `max_epochs`, `factor`,
+            `hyperband_iterations`.
+        seed: as in `RandomSearch`.
+        **kwargs: as in `RandomSearch`.
+
+    Raises:
+        ValueError: as `RandomSearch`.
+
+    Examples:
+        >>> from keras_resblocks.tuner import Hyperband, ResNetHyperModel
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, max_params=100_000)
+        >>> tuner = Hyperband(hypermodel, "val_accuracy", max_epochs=27, factor=3)
+
+    References:
+        Li et al. 2018, "Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization".
+    """
 
     oracle_class = oracles.HyperbandOracle
 
 
 class BayesianOptimization(_Seeded, keras_tuner.BayesianOptimization, _Tuner):
-    """`keras_tuner.BayesianOptimization` within its hypermodel's budget; the same arguments."""
+    """`keras_tuner.BayesianOptimization` within its hypermodel's budget; the same arguments.
+
+    Args:
+        *args: as in `keras_tuner.BayesianOptimization`: `hypermodel`, `objective`, `max_trials`,
+            `num_initial_points`, ...
+        seed: as in `RandomSearch`.
+        **kwargs: as in `RandomSearch`.
+
+    Raises:
+        ValueError: as `RandomSearch`.
+
+    Examples:
+        >>> from keras_resblocks.tuner import BayesianOptimization, ResNetHyperModel
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, max_params=100_000)
+        >>> tuner = BayesianOptimization(hypermodel, "val_accuracy", max_trials=30)
+    """
 
     oracle_class = oracles.BayesianOptimizationOracle

@@ -4,6 +4,7 @@ import concurrent.futures
 import math
 import os
 import typing
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -27,13 +28,25 @@ class Found(typing.NamedTuple):
 class Images:
     """Images that are read and scaled when they are indexed, as an array is: `images[3:5]`.
 
+    `load` makes them where an array would not fit in memory.
+
     Args:
         source: a sequence of arrays or paths.
         rows: an array of the numbers of those that count.
-        found: the `Found`.
+        found: where they come from.
+
+    Examples:
+        >>> from keras_resblocks.cli.data import load
+        >>> data = load("photos/")  # needs: pictures
+        >>> data.x.shape, data.x[:2].dtype
     """
 
-    def __init__(self, source, rows, found):
+    def __init__(
+        self,
+        source: Sequence[typing.Any],
+        rows: np.ndarray,
+        found: Found,
+    ) -> None:
         self.source, self.rows = source, rows
         self.divisor, self.read = found.divisor, found.read
         self.shape = (len(rows), *found.shape)
@@ -52,16 +65,25 @@ class Images:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of `Images` and their labels, prepared by threads.
+    """Batches of `Images` and their labels, prepared by threads, for Keras's `fit`.
 
     Args:
-        x: `Images`.
+        x: `Images`, or an array.
         y: their labels.
         batch_size: images in a batch.
         seed: of the order, another one in each epoch; None to keep that of `x`.
+
+    Examples:
+        >>> from keras_resblocks.cli.data import Batches, load
+        >>> data = load("digits")
+        >>> batches = Batches(data.x, data.y, batch_size=32, seed=0)
+        >>> len(batches), batches[0][0].shape
+        (34, (32, 8, 8, 1))
     """
 
-    def __init__(self, x, y, batch_size, seed=None):
+    def __init__(
+        self, x: Images | np.ndarray, y: np.ndarray, batch_size: int, seed: int | None = None
+    ) -> None:
         super().__init__(workers=os.cpu_count() or 1)
         self.x, self.y, self.batch_size = x, y, batch_size
         self._order = np.arange(len(y))

@@ -41,10 +41,14 @@ def with_options(model: keras.Model, **options: "Unpack[ModelOptions]") -> keras
         normalization: in place of batch, layer, group and RMS normalizations. One of the same
             class keeps its weights, another begins fresh. None removes them; convolutions in
             blocks then have a bias, as `use_bias=None` says there.
-        kernel_initializer, kernel_regularizer, kernel_constraint: of the kernels of convolutions
-            (depthwise and pointwise ones too), dense, attention and recurrent layers, but not of
-            recurrent kernels. The weights stay: an initializer is for those who build again.
-        bias_initializer, bias_regularizer, bias_constraint: of the biases of those layers.
+        kernel_initializer: of the kernels of convolutions (depthwise and pointwise ones too),
+            dense, attention and recurrent layers, but not of recurrent kernels. The weights
+            stay: it is for those who build the network again.
+        kernel_regularizer: of the same kernels.
+        kernel_constraint: of the same kernels.
+        bias_initializer: of the biases of those layers; the weights stay.
+        bias_regularizer: of the same biases.
+        bias_constraint: of the same biases.
         dtype: of the layers with the policy that most layers have.
 
     Returns:
@@ -57,12 +61,14 @@ def with_options(model: keras.Model, **options: "Unpack[ModelOptions]") -> keras
     Warns:
         UserWarning: if normalizations begin fresh; it says how many. The model needs training.
 
-    Example:
-
-    >>> model = keras.applications.ResNet50()
-    >>> model = with_options(model, activation="elu", kernel_regularizer="l2")
-    >>> len(model.losses)  # one for each kernel
-    54
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import with_options
+        >>> layers = [keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Flatten()]
+        >>> theirs = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(4)])
+        >>> model = with_options(theirs, activation="elu", kernel_regularizer="l2")
+        >>> len(model.losses)  # one for each kernel
+        2
     """
     validation.known_arguments("with_options", options, ModelOptions.__annotations__)
     check_graph(model)

@@ -41,12 +41,12 @@ def to_plain_keras(model: keras.Model) -> keras.Model:
             cannot express, such as `RandomShift`; on PyTorch also an average of an open size with
             `padding="same"`, where it is strided or even.
 
-    Example:
-
-    >>> model = to_plain_keras(create_model("resnet50"))
-    >>> model.get_layer("stage4_block3_conv3_norm").output.shape
-    (None, 7, 7, 2048)
-    >>> model.save("plain.keras")
+    Examples:
+        >>> from keras_resblocks import create_model, to_plain_keras
+        >>> model = to_plain_keras(create_model("resnet20_cifar"))
+        >>> model.get_layer("stage3_block3_conv2_norm").output.shape
+        (None, 8, 8, 64)
+        >>> model.save("plain.keras")
     """
     check_graph(model)
     conversion = _Conversion()

@@ -50,11 +50,15 @@ def from_keras(model: keras.Model) -> keras.Model:
         ValueError: if `model` is not a graph of layers, if nothing in it is recognized, or if
             the outputs differ by more than 1e-4 of the largest (5e-2 in half precision).
 
-    Example:
-
-    >>> model = from_keras(keras.applications.ResNet50())
-    >>> model.get_layer("conv2_block1")
-    <BottleneckBlock name=conv2_block1, built=True>
+    Examples:
+        >>> import keras
+        >>> from keras_resblocks import from_keras
+        >>> inputs = keras.Input((32, 32, 8))
+        >>> x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="a_conv1")(inputs)
+        >>> x = keras.layers.Conv2D(8, 3, padding="same", name="a_conv2")(x)
+        >>> outputs = keras.layers.ReLU()(keras.layers.Add()([x, inputs]))
+        >>> from_keras(keras.Model(inputs, outputs)).get_layer("a")
+        <ResidualBlock name=a, built=True>
     """
     check_graph(model)
     recognition = _Recognition(model)

@@ -21,7 +21,7 @@ _INTERNAL = "tuner/"  # what KerasTuner's Hyperband adds to the values of a tria
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class TrialRecord(ShortRepr):
-    """A trial.
+    """A trial of a search.
 
     Attributes:
         number: as the search counts, from 0 in KerasTuner and Optuna.
@@ -29,13 +29,22 @@ class TrialRecord(ShortRepr):
         status: `"COMPLETED"`, `"FAILED"`, `"RUNNING"`, ...; `"UNREADABLE"` if its file is damaged.
         score: of the objective; None if the trial was not completed.
         values: all its values, those of Hyperband (`tuner/epochs`, ...) included.
-        params, trainable_params, macs, activation_memory: what its model costs; memory in bytes.
+        params: number of the parameters of its model.
+        trainable_params: number of those that are trained.
+        macs: multiply-accumulates for one sample.
+        activation_memory: of one sample, in bytes.
         history: a list of values, one an epoch, by the name of the metric.
-        seconds, training_seconds: that the trial took, and its training.
+        seconds: that the trial took.
+        training_seconds: that its training took.
         message: what a trial that failed said.
         summary: of its model, as text.
         metrics: the values of further metrics that were objectives, by name.
         weights: path of its best weights, None where they are not on this machine.
+
+    Examples:
+        >>> from keras_resblocks.tuner import trial_rows
+        >>> best = max(trial_rows(tuner), key=lambda trial: trial.score)  # needs: search
+        >>> best.hyperparameters, best.params, best.history["val_accuracy"]
     """
 
     number: int
@@ -85,17 +94,22 @@ class TrialRecord(ShortRepr):
 
 @dataclasses.dataclass(frozen=True)
 class SearchRecords:
-    """A search.
+    """A search: the attribute `search` of a `Report`.
 
     Attributes:
         name: of the project or study.
         objective: name of what was optimized.
         direction: `"min"` or `"max"`; None if no trial has a score and so there is no telling.
         trials: a `TrialRecord` for each, by number.
-        folder: of the project, a `pathlib.Path`; None for a study.
+        folder: of the project; None for a study.
         others: the directions of further metrics that were objectives, by name.
         space: what each hyperparameter was drawn from, as text, by name.
-        about: what `describe_search` said.
+        about: what else was recorded: budget, seed, versions.
+
+    Examples:
+        >>> from keras_resblocks.tuner import report
+        >>> search = report("search_results/random").search  # needs: search
+        >>> search.best, len(search.scored), search.space
     """
 
     name: str
@@ -140,12 +154,27 @@ class SearchRecords:
         return [names[name].split(" (")[0] for name in absent]
 
     def gain(self, trial: TrialRecord) -> float:
-        """The score, or its negative where less is better."""
+        """The score, or its negative where less is better.
+
+        Args:
+            trial: a `TrialRecord` with a score.
+
+        Returns:
+            A number: more is better.
+        """
         score: Any = trial.score  # of a trial that has one
         return score if self.direction == "max" else -score
 
     def value(self, trial: TrialRecord, name: str) -> float | None:
-        """What a trial has of a cost or of a further objective, None if it is not known."""
+        """What a trial has of a cost or of a further objective.
+
+        Args:
+            trial: a `TrialRecord`.
+            name: as the `cost` of `pareto_front`.
+
+        Returns:
+            A number, None if it is not known.
+        """
         return trial.metrics.get(name) if name in self.others else getattr(trial, name)
 
     def pareto_front(self, cost: str) -> list[TrialRecord]:

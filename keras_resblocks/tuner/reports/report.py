@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a search found. Printing it prints the table of its trials.
+    """What a search found, as `report` returns it. Printing it prints the table of its trials.
 
     Attributes:
         search: the `SearchRecords`.
-        importance: a share for each hyperparameter, most important first; see `charts.importance`.
+        importance: the share in [0, 1] of each hyperparameter in the differences of the scores,
+            most important first: a heuristic.
         paths: of the files, by their names.
+
+    Examples:
+        >>> from keras_resblocks.tuner import report
+        >>> found = report("search_results/random")  # needs: search
+        >>> print(found)
+        >>> found.best.hyperparameters, found.pareto_front("params"), found.importance
+        >>> found.paths["report.html"]
     """
 
     search: SearchRecords
@@ -45,7 +53,17 @@ class Report:
         return self.search.best
 
     def pareto_front(self, cost: str) -> list[TrialRecord]:
-        """As `SearchRecords.pareto_front`."""
+        """As `SearchRecords.pareto_front`.
+
+        Args:
+            cost: as there.
+
+        Returns:
+            A list of `TrialRecord`, cheapest first.
+
+        Raises:
+            ValueError: for another `cost`.
+        """
         return self.search.pareto_front(cost)
 
     def __str__(self) -> str:
@@ -64,7 +82,7 @@ def report(
     *,
     objective: str | keras_tuner.Objective | None = None,
 ) -> Report:
-    """Says what a search found. Needs the extra `plot`.
+    """Reads what a search found, and writes it as a page. Needs the extra `plot`.
 
     Writes `report.html`, one page that works offline, with interactive charts, `trials.csv` and
     `trials.md`. The charts are the score of each trial with the best so far, score against
@@ -87,12 +105,14 @@ def report(
     Raises:
         ValueError: if there is no project, or more than one, or if the objective is not clear.
 
-    Example:
-
-    >>> found = report("search_results/random")
-    >>> print(found)  # the table
-    >>> found.best.hyperparameters, found.pareto_front("params"), found.importance
-    >>> found.paths["report.html"]
+    Examples:
+        >>> import optuna
+        >>> from keras_resblocks.tuner import report
+        >>> study = optuna.create_study(study_name="mine")
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=5)
+        >>> found = report(study)
+        >>> found.paths["report.html"].as_posix()
+        'mine_report/report.html'
     """
     search = search_records(source, objective)
     default = (search.folder or pathlib.Path()) / "report"
@@ -109,12 +129,37 @@ def report(
 
 
 def trial_rows(tuner: keras_tuner.Tuner) -> list[TrialRecord]:
-    """The trials of a tuner, a `TrialRecord` each, in the order of their start."""
+    """The trials of a tuner, in the order of their start.
+
+    Args:
+        tuner: after its search, or amid it.
+
+    Returns:
+        A list of `TrialRecord`.
+
+    Raises:
+        ValueError: if there is no trial yet.
+
+    Examples:
+        >>> from keras_resblocks.tuner import trial_rows
+        >>> [trial.score for trial in trial_rows(tuner)]  # needs: search
+    """
     return list(tuner_records(tuner).trials)
 
 
 def print_trials(tuner: keras_tuner.Tuner) -> None:
-    """Prints the trials of a tuner as a table, the best first."""
+    """Prints the trials of a tuner as a table, the best first. Needs the package `rich`.
+
+    Args:
+        tuner: after its search, or amid it.
+
+    Raises:
+        ValueError: if there is no trial yet.
+
+    Examples:
+        >>> from keras_resblocks.tuner import print_trials
+        >>> print_trials(tuner)  # needs: search
+    """
     from rich.console import Console
 
     search, console = tuner_records(tuner), Console()
@@ -131,6 +176,13 @@ def plot_trials(tuner: keras_tuner.Tuner, path: FilePath) -> None:
     Args:
         tuner: after its search.
         path: of the image file, PNG by its suffix.
+
+    Raises:
+        ValueError: if there is no trial yet.
+
+    Examples:
+        >>> from keras_resblocks.tuner import plot_trials
+        >>> plot_trials(tuner, "trials.png")  # needs: search
     """
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 

@@ -1,0 +1,106 @@
+"""Runs a snippet where what it needs is stood in for: stand_ins.py SNIPPET NEED...
+
+`weights`: published files with random values. `gpu`: a GPU that Ray takes for one. `postgresql`:
+SQLite. `photos`: a folder of small pictures. `course`: the file that the first snippet of the
+guide on a course's network saves. `scans_search`: what a search of the command line has left.
+"""
+
+import json
+import pathlib
+import re
+import runpy
+import sys
+
+import snippets
+
+
+def weights(code):
+    """The files of timm on the Hub and of keras.applications, with random values."""
+    import huggingface_hub
+    import keras
+    import safetensors.numpy
+
+    import keras_resblocks as kr
+
+    config = {"input_size": [3, 224, 224], "crop_pct": 0.95, "interpolation": "bicubic"}
+    networks = {known.name: known.network for known in kr.list_weights()}
+
+    def hf_hub_download(repo_id, filename):
+        path = pathlib.Path(f"{repo_id.replace('/', '+')}+{filename}")
+        if filename == "config.json":
+            path.write_text(json.dumps({"pretrained_cfg": config}))
+        elif not path.exists():
+            arrays = kr.to_torch_state_dict(kr.create_model(networks[repo_id]), as_numpy=True)
+            safetensors.numpy.save_file(arrays, path)
+        return str(path)
+
+    def get_file(fname, origin, **options):
+        network, _ = re.fullmatch(r"(\w+)_weights_\w+?(_notop)?\.h5", fname).groups()
+        classes = {model.lower(): model for model in vars(keras.applications)}
+        model = getattr(keras.applications, classes[network])(weights=None)
+        model.save_weights("weights.h5")
+        return "weights.h5"
+
+    huggingface_hub.hf_hub_download = hf_hub_download
+    keras.utils.get_file = get_file
+    return code
+
+
+def gpu(code):
+    """Ray hands out a GPU without looking whether there is one."""
+    import ray
+
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    return code
+
+
+def postgresql(code):
+    """The database is a file."""
+    return re.sub(r'"postgresql[^"]*"', '"sqlite:///study.db"', code)
+
+
+def photos(code):
+    """`photos/` has twelve pictures in each of two folders."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, level in (("cat", 60), ("dog", 180)):
+        folder = pathlib.Path("photos", name)
+        folder.mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(level, level + 60, size=(40, 40, 3))
+            Image.fromarray(pixels.astype("uint8")).save(folder / f"{number}.png")
+    return code
+
+
+def course(code):
+    """`course.keras` is there."""
+    page = "docs/guides/course-resnet.md"
+    first = next(b for b in snippets.blocks("python") if b.place.startswith(page))
+    exec(first.code, {})
+    return code
+
+
+def scans_search(code):
+    """The folder of a search has its best model."""
+    import keras
+
+    from keras_resblocks.training.pictures import from_pictures
+
+    inputs = keras.Input((32, 32, 1))
+    outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(inputs))
+    model = from_pictures(keras.Model(inputs, outputs), [*"0123456789"], 255)
+    pathlib.Path("scans_search").mkdir()
+    model.save("scans_search/best.keras")
+    return code
+
+
+if __name__ == "__main__":
+    snippet, *needs = sys.argv[1:]
+    source = pathlib.Path(snippet).read_text(encoding="utf-8")
+    for need in needs:
+        source = globals()[need](source)
+    pathlib.Path(snippet).write_text(source, encoding="utf-8")
+    sys.argv = [snippet]
+    runpy.run_path(snippet, run_name="__main__")

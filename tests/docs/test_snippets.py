@@ -1,0 +1,86 @@
+"""Every snippet of the README and the site, alone, as a reader pastes it."""
+
+import ast
+import doctest
+import importlib.util
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from snippets import ROOT, blocks
+
+from keras_resblocks import cli
+from keras_resblocks.cli import options
+
+PYTHON = blocks("python")
+STAND_INS = pathlib.Path(__file__).with_name("stand_ins.py")
+
+
+def parametrize(name, found):
+    return pytest.mark.parametrize(name, found, ids=[block.place for block in found])
+
+
+def test_every_block_is_of_a_language_that_is_tested():
+    assert {block.language for block in blocks()} <= {"python", "sh", "text"}
+
+
+@pytest.mark.slow
+@parametrize("block", PYTHON)
+def test_a_snippet_runs_alone_and_prints_what_the_page_shows(block, tmp_path):
+    (tmp_path / "snippet.py").write_text(block.code, encoding="utf-8")
+    command = [STAND_INS, "snippet.py", *block.needs] if block.needs else ["snippet.py"]
+    process = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)},
+    )
+    assert process.returncode == 0, process.stderr[-5000:]
+    if block.output is not None:
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        is_shown = doctest.OutputChecker().check_output(block.output, process.stdout, flags)
+        assert is_shown, process.stdout
+
+
+@parametrize("block", PYTHON)
+def test_a_snippet_imports_public_names(block):
+    for node in ast.walk(ast.parse(block.code)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("keras_resblocks"):
+            module = importlib.import_module(node.module)
+            assert {alias.name for alias in node.names} <= {*module.__all__}
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith("keras_resblocks")]
+            assert all(map(importlib.import_module, names))
+
+
+@parametrize("block", blocks("sh"))
+def test_commands_are_accepted_and_their_files_exist(block, monkeypatch):
+    for command in cli.COMMANDS.values():
+        monkeypatch.setattr(command, "run", lambda args: 0)
+    monkeypatch.setattr(cli.search, "run", lambda args: options.options_of(args) and 0)
+    for line in block.code.replace("\\\n", " ").splitlines():
+        for path in re.findall(r"\b(?:examples|benchmarks|docs|tests)/[\w./-]+", line):
+            assert (ROOT / path).exists(), path
+        for module in re.findall(r"python3? -m ([\w.]+)", line):
+            assert importlib.util.find_spec(module), module
+        for arguments in _arguments(shlex.split(line, comments=True)):
+            assert not cli.main(arguments)
+
+
+def _arguments(words):
+    """Those of each call of our command in a line of shell."""
+    calls = [[]]
+    for word in words:
+        if word in ("&&", ";", "|", ">", "&"):
+            calls.append([])
+        else:
+            calls[-1].append(word)
+    for call in calls:
+        for command in ("keras-resblocks", "keras_resblocks"):
+            if command in call and "install" not in call:
+                yield call[call.index(command) + 1 :]
