@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def _is_command_line():

@@ -116,7 +116,6 @@ def to_torch_state_dict(model: keras.Model, *, as_numpy: bool = False) -> dict[s
 
     Raises:
         ImportError: without PyTorch, unless `as_numpy`.
-        ValueError: for a model that is none of `create_model`.
 
     Examples:
         >>> from keras_resblocks import create_model, to_torch_state_dict

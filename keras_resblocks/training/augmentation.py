@@ -16,7 +16,7 @@ class RandomShift(keras.layers.Layer):
     on a CPU takes many times as long as a small network does.
 
     Args:
-        factor: the most that a sample moves, as a share in (0, 1) of each axis; at least one
+        factor: the most that a sample moves, as a share in [0, 1) of each axis; at least one
             position. An eighth, the default, is the usual 4 of 32 pixels.
         data_format: `"channels_last"` or `"channels_first"`; Keras's default if None.
         seed: of the random numbers.

@@ -159,13 +159,17 @@ class TrainingHyperModel(keras_tuner.HyperModel):
             that one costs.
 
     Examples:
-        A subclass has another loss:
+        A subclass has another optimizer:
 
+        >>> import keras
+        >>> import keras_tuner
         >>> from keras_resblocks.tuner import ResNetHyperModel
-        >>> class WithMyLoss(ResNetHyperModel):
+        >>> class Clipped(ResNetHyperModel):
         ...     def compile(self, hp, model):
-        ...         super().compile(hp, model)
-        ...         model.compile(model.optimizer, "kl_divergence", metrics=["accuracy"])
+        ...         rate = self.choose(hp, "learning_rate")
+        ...         optimizer = keras.optimizers.Adam(rate, clipnorm=1.0)
+        ...         model.compile(optimizer, "crossentropy", metrics=["accuracy"])
+        >>> model = Clipped((8, 8, 1), 10).build(keras_tuner.HyperParameters())
     """
 
     # What is known of the arguments that list values, and what they list by default.

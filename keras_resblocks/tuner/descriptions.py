@@ -1,9 +1,11 @@
 """What a search and its trials write down for a report."""
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
 import platform
+import sys
 
 import keras
 
@@ -18,13 +20,24 @@ def describe(model):
     counted = cost(model)
     bytes_in_float32 = None if counted.activations is None else 4 * counted.activations
     lines = []
-    model.summary(print_fn=lambda line, **_: lines.append(line), line_length=100)
+    with _nothing_displayed():
+        model.summary(print_fn=lambda line, **_: lines.append(line), line_length=100)
     names = ("params", "trainable_params", "macs")
     costs = {name: getattr(counted, name) for name in names}
     return {
         "cost": {**costs, "activation_memory": bytes_in_float32},
         "summary": "\n".join(lines),
     }
+
+
+def _nothing_displayed():
+    """In a notebook, a summary for `print_fn` leaves an empty box of rich's."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    if get_ipython() is None:
+        return contextlib.nullcontext()
+    from IPython.utils.capture import capture_output
+
+    return capture_output()
 
 
 def describe_search(hypermodel, seed=None):

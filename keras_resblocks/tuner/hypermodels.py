@@ -139,9 +139,12 @@ class NetworkHyperModel(TrainingHyperModel):
         ValueError: as `TrainingHyperModel`.
 
     Examples:
-        >>> from keras_resblocks.tuner import NetworkHyperModel, ResNetHyperModel
-        >>> issubclass(ResNetHyperModel, NetworkHyperModel)
-        True
+        >>> import keras_tuner
+        >>> from keras_resblocks.tuner import ResNetHyperModel
+        >>> hypermodel = ResNetHyperModel((8, 8, 1), 10, depths=(2, 3), widths=16)
+        >>> spec, options = hypermodel.candidate(keras_tuner.HyperParameters())
+        >>> spec.depths, spec.width, options
+        ((2, 2, 2), (16, 32, 64), {'activation': 'relu'})
     """
 
     default_shortcut = "projection"

@@ -151,7 +151,10 @@ class _Tuner(keras_tuner.Tuner):
                 f"the best {self.keep_checkpoints or 'of all'} trials. Received: trial "
                 f"{trial.trial_id!r}"
             )
-        return super().load_model(trial)
+        with warnings.catch_warnings():
+            # Only the weights are wanted; Keras warns of the optimizer, which is not built yet.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return super().load_model(trial)
 
     def _build_and_fit_model(self, trial, *args, **kwargs):
         """As KerasTuner's, which has this method for subclasses: with callbacks of ours behind."""

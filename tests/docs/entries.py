@@ -36,7 +36,7 @@ def entries():
 
 @functools.cache
 def package():
-    """The package as Griffe reads it, with the options of `mkdocs.yml`; and its warnings."""
+    """The package as Griffe reads it, with the options of `mkdocs.yml`."""
     text = (ROOT / "mkdocs.yml").read_text()
     (options,) = re.findall(r"docstring_options:\n((?: {14}.*\n)+)", text)
     return griffe.load(

@@ -49,6 +49,15 @@ def test_pointwise_and_small_ones_are_products_on_a_cpu(kernel_size, size, optio
     assert has_convolution(unit, shape, platforms=("tpu",))
 
 
+@pytest.mark.parametrize(("filters", "is_product"), [(4, False), (64, True)])
+def test_where_little_is_computed_the_convolution_stays(filters, is_product, monkeypatch):
+    monkeypatch.undo()  # of conftest.py's limit
+    unit = kr.layers.ConvUnit(filters, 3)
+    shape = (2, 2, 2, filters)
+    unit.build(shape)
+    assert has_convolution(unit, shape) != is_product
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("padding", ["symmetric", "same", "valid"])
 def test_windows_of_every_form(rank, padding):

@@ -1,8 +1,11 @@
 """The fused operations of TensorFlow."""
 
+import subprocess
+import sys
+
 import keras
 import pytest
-from fused import IMAGES, unit_pair
+from fused import IMAGES, assert_equal_results, unit_pair
 from helpers import (
     assert_close,
     make_block,
@@ -105,3 +108,39 @@ def test_second_derivatives():
     expected = of_penalty(written_out, tf.cast(x, "float64"))
     scale = float(abs(to_numpy(expected)).max())
     assert_close(to_numpy(actual) / scale, to_numpy(expected) / scale)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("options", [{}, {"use_bias": True}, {"padding": "same"}, {"strides": 3}])
+def test_strided_pointwise_convolutions(rank, options):
+    shape = shape_of(rank, 4, batch=3)
+    pair = unit_pair(shape, 6, 1, **{"strides": 2, **options})
+    for training in (True, False):
+        assert_equal_results(*pair, random_array(shape), training=training)
+
+
+SCRIPT = """
+import numpy as np
+import tensorflow as tf
+
+from keras_resblocks.layers import ConvUnit
+
+unit = ConvUnit(16, 1, strides=2)
+unit.build((None, 32, 32, 8))
+
+
+@tf.function
+def step(x):
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(unit(x, training=True))
+    return tape.gradient(total, unit.trainable_weights)
+
+
+for size in 60 * [32, 27, 32, 29, 5]:
+    step(tf.random.normal((size, 32, 32, 8)))
+"""
+
+
+@pytest.mark.slow
+def test_batches_of_several_sizes_do_not_crash():
+    assert subprocess.run([sys.executable, "-c", SCRIPT]).returncode == 0

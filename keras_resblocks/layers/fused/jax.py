@@ -2,7 +2,8 @@
 
 These are pointwise ones, for the gradient of their kernel, and those with no more positions in the
 output than taps in the kernel, at the end of a network for small images: there XLA falls back on a
-plain loop. On other devices each stays the convolution that Keras computes.
+plain loop. On other devices, and where there is little to compute, each stays the convolution that
+Keras computes.
 """
 
 import functools
@@ -16,6 +17,7 @@ from jax import numpy as jnp
 from keras_resblocks.layers.fused.common import is_convolution, where
 
 _MOST_TAPS = 27  # each is a slice to compile
+_FEWEST_MACS = 2**16  # of a sample: below, hundreds of steps save less time than compiling takes
 
 
 def fuse(layers, stock, inlined, owns_input=False):
@@ -57,8 +59,9 @@ def _convolution(layer):
             (size + sum(amount) - width) // stride + 1
             for size, amount, width, stride in zip(sizes, amounts, reach, layer.strides)
         ]
-        taps = math.prod(layer.kernel_size)
-        if taps == 1 or 0 < math.prod(positions) <= taps <= _MOST_TAPS:
+        taps, outputs = math.prod(layer.kernel_size), math.prod(positions)
+        is_slow = taps == 1 or 0 < outputs <= taps <= _MOST_TAPS
+        if is_slow and outputs * kernel.size >= _FEWEST_MACS:
             product = functools.partial(
                 _product_of_patches,
                 positions=positions,

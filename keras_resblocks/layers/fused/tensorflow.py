@@ -1,16 +1,20 @@
-"""TensorFlow's batch normalization.
+"""TensorFlow's batch normalization, and strided pointwise convolutions of few channels.
 
-Keras writes one out as some thirty operations, backward ones included, each a pass over the data
-and a node to trace. Here it is one, and one for its gradient. Convolutions and poolings are
-TensorFlow's own already.
+Keras writes a normalization out as some thirty operations, backward ones included, each a pass
+over the data and a node to trace. Here it is one, and one for its gradient. Other convolutions and
+poolings are TensorFlow's own already.
 """
 
+import math
+
+import keras
 import numpy as np
 import tensorflow as tf  # Keras has no fused normalization for training
 
 from keras_resblocks.layers.fused.common import (
     data_format_of,
     is_batch_normalization,
+    is_convolution,
     is_unmasked,
     where,
 )
@@ -18,11 +22,13 @@ from keras_resblocks.layers.fused.common import (
 
 def fuse(layers, stock, inlined, owns_input=False):
     """As said in `keras_resblocks.layers.fused`."""
-    calls = [
-        where(is_unmasked, [_norm(layer)], [stock(layer)]) if _is_norm(layer) else inlined(layer)
-        for layer in layers
-    ]
-    return where(tf.is_tensor, calls, map(stock, layers))
+
+    def call_of(layer):
+        if _is_norm(layer):
+            return where(is_unmasked, [_norm(layer)], [stock(layer)])
+        return _subsampled(layer) if _is_strided_pointwise(layer) else inlined(layer)
+
+    return where(tf.is_tensor, map(call_of, layers), map(stock, layers))
 
 
 def pooling(*args):
@@ -37,6 +43,32 @@ def _is_norm(layer):
         and layer.variable_dtype == "float32"
         and layer.compute_dtype in ("float32", "bfloat16", "float16")
     )
+
+
+def _is_strided_pointwise(layer):
+    # For the gradient of its kernel with fewer than 16 channels, oneDNN writes past the end of its
+    # memory where batches differ in size: TensorFlow 2.21 crashes, with plain Keras layers too.
+    return (
+        is_convolution(layer)
+        and math.prod(layer.kernel_size) == 1 < math.prod(layer.strides)
+        and (layer.data_format, layer.groups) == ("channels_last", 1)
+        and layer.kernel.shape[-2] < 16
+    )
+
+
+def _subsampled(layer):
+    """The function of `(inputs, training)`: in training, a convolution of every other position."""
+    places = (slice(None), *(slice(None, None, stride) for stride in layer.strides))
+
+    def call(inputs, training):
+        if not training:
+            return layer(inputs)
+        x = tf.cast(inputs, layer.compute_dtype)[places]
+        kernel = tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype)
+        outputs = keras.ops.conv(x, kernel, data_format="channels_last")
+        return outputs + tf.cast(layer.bias, outputs.dtype) if layer.use_bias else outputs
+
+    return call
 
 
 def _norm(norm):
