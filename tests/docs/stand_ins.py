@@ -1,8 +1,8 @@
 """Runs a snippet where what it needs is stood in for: stand_ins.py SNIPPET NEED...
 
-`weights`: published files with random values. `gpu`: a GPU that Ray takes for one. `postgresql`:
-SQLite. `photos`: a folder of small pictures. `course`: the file that the first snippet of the
-guide on a course's network saves. `scans_search`: what a search of the command line has left.
+`weights`: published files, with random values. `gpu`: one that Ray believes in. `postgresql`:
+SQLite. `course`: the file that the first snippet of the guide on a course's network saves.
+`scans_search`: the folder of a search of the command line.
 """
 
 import json
@@ -15,9 +15,8 @@ import snippets
 
 
 def weights(code):
-    """The files of timm on the Hub and of keras.applications, with random values."""
+    """The files of timm on the Hub, with random values."""
     import huggingface_hub
-    import keras
     import safetensors.numpy
 
     import keras_resblocks as kr
@@ -34,15 +33,7 @@ def weights(code):
             safetensors.numpy.save_file(arrays, path)
         return str(path)
 
-    def get_file(fname, origin, **options):
-        network, _ = re.fullmatch(r"(\w+)_weights_\w+?(_notop)?\.h5", fname).groups()
-        classes = {model.lower(): model for model in vars(keras.applications)}
-        model = getattr(keras.applications, classes[network])(weights=None)
-        model.save_weights("weights.h5")
-        return "weights.h5"
-
     huggingface_hub.hf_hub_download = hf_hub_download
-    keras.utils.get_file = get_file
     return code
 
 
@@ -57,21 +48,6 @@ def gpu(code):
 def postgresql(code):
     """The database is a file."""
     return re.sub(r'"postgresql[^"]*"', '"sqlite:///study.db"', code)
-
-
-def photos(code):
-    """`photos/` has twelve pictures in each of two folders."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for name, level in (("cat", 60), ("dog", 180)):
-        folder = pathlib.Path("photos", name)
-        folder.mkdir(parents=True)
-        for number in range(12):
-            pixels = rng.integers(level, level + 60, size=(40, 40, 3))
-            Image.fromarray(pixels.astype("uint8")).save(folder / f"{number}.png")
-    return code
 
 
 def course(code):
