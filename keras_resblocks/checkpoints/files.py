@@ -106,9 +106,10 @@ def state_dict_arrays(content, source="the state dict"):
     for _ in range(3):  # deep enough for any, and no endless loop
         content = _unwrapped(content)
     if not isinstance(content, Mapping) or not content:
+        received = "nothing" if isinstance(content, Mapping) else type(content)
         raise ValueError(
             "`weights` must be a state dict: names and tensors. "
-            f"Received: {type(content)} in {cut(source)}"
+            f"Received: {received} in {cut(source)}"
         )
     return {str(key): _array(key, value) for key, value in content.items()}
 

@@ -128,6 +128,9 @@ class Subsample(ShortRepr):
         filters: number of output channels, no fewer than there are.
         strides: an integer, or one for each spatial axis.
 
+    Raises:
+        ValueError: for a number that is not positive.
+
     Examples:
         >>> from keras_resblocks import shortcuts
         >>> shortcuts.ZeroPadShortcut().steps(channels=16, filters=32, strides=2)
@@ -136,6 +139,10 @@ class Subsample(ShortRepr):
 
     filters: int
     strides: Size = 1
+
+    def __post_init__(self) -> None:
+        validation.positive_int("filters", self.filters)
+        _check_windows(self, "strides")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

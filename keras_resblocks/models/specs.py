@@ -47,6 +47,9 @@ class AuxHead:
         units: of the dense layer, a convolution over all positions that are left.
         dropout: rate in [0, 1) before the classifier.
 
+    Raises:
+        ValueError: for another `pool`, a number that is not positive, or a rate outside [0, 1).
+
     Examples:
         >>> from keras_resblocks import InceptionSpec
         >>> from keras_resblocks.layers import Pool
@@ -64,6 +67,16 @@ class AuxHead:
     filters: int = 128
     units: int = 1024
     dropout: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pool, (Pool, AdaptivePool)):
+            raise ValueError(
+                "`pool` must be a `Pool` or an `AdaptivePool` step. "
+                f"Received: pool={validation.shown(self.pool)}"
+            )
+        validation.positive_int("filters", self.filters)
+        validation.positive_int("units", self.units)
+        validation.rate("dropout", self.dropout)
 
     def steps(self, spatial: tuple[int, ...]) -> Iterator[tuple[str, Conv | Pool | AdaptivePool]]:
         """Pairs of a name and a step, for a `pool` that leads to that spatial shape."""

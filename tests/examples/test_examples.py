@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import keras
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -119,3 +121,17 @@ def test_losses_on_two_devices_are_those_of_one():
         losses.append([float(line.split()[-1]) for line in epochs])
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert losses[0][1] < losses[0][0]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the notebook says so")
+def test_the_notebook_runs_and_exports_what_it_trained(tmp_path):
+    notebook = nbformat.read(EXAMPLES / "pictures.ipynb", 4)
+    nbclient.NotebookClient(notebook, resources={"metadata": {"path": tmp_path}}).execute()
+    texts = [o.text for cell in notebook.cells for o in cell.get("outputs", ()) if "text" in o]
+    many, few = (
+        float(number) for number in re.findall(r"^test accuracy (.*)$", "".join(texts), re.M)
+    )
+    assert many > 0.6
+    assert few > 0.4  # of five classes
+    assert float(texts[-1].splitlines()[-1]) < 1e-4  # between the model and its export
+    assert kr.cost(keras.saving.load_model(tmp_path / "digits.keras")).params <= 60_000

@@ -373,6 +373,12 @@ CASES = {
         ["`strides` and `dilation_rate`", "Received: strides=2, dilation_rate=2"],
     ),
     "step: kind of pool": (lambda: Pool("median"), ["`kind`", "'max'", "kind='median'"]),
+    "step: subsample": (lambda: Subsample(0), ["`filters`", "Received: filters=0"]),
+    "auxiliary head: pool": (lambda: AuxHead("stage1_block1", None), ["`pool`", "pool=None"]),
+    "auxiliary head: units": (
+        lambda: AuxHead("stage1_block1", Pool("avg", 3), units=0),
+        ["`units`", "units=0"],
+    ),
     "step: size of pool": (lambda: Pool("max", -1), ["`pool_size`", "pool_size=-1"]),
 }
 
