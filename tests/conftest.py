@@ -1,4 +1,6 @@
+import collections
 import gc
+import math
 import os
 
 import pytest
@@ -13,6 +15,22 @@ with pytest.MonkeyPatch.context() as environment:
     # With several threads, two trainings of a stock model on PyTorch may differ by 1e-3.
     environment.setenv("OMP_NUM_THREADS", "1")
     import keras
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items):
+    """Of a test with many cases, a quarter is quick, at least six: others on each backend."""
+    tests = collections.defaultdict(list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    for cases in tests.values():
+        step = math.ceil(len(cases) / max(6, len(cases) // 4))
+        first = BACKENDS.index(keras.backend.backend()) % step
+        for number, case in enumerate(cases):
+            if number % step != first:
+                case.add_marker("slow")
 
 
 @pytest.fixture(scope="module", autouse=True)
