@@ -45,10 +45,21 @@ from keras_resblocks import tuner as search
 from keras_resblocks.tuner.seeding import seed_all
 
 IMAGES, EPOCHS, BATCH_SIZE = 200, 12, 32
-SPACE = dict(widths=(8, 12, 16), max_params=100_000)
 CAP = 2  # times the compute of random search
 ENDLESS = 10_000  # trials
 LIVE_MODELS = 200
+
+
+def space(shape):
+    """What is searched."""
+    return search.ResNetHyperModel(shape, 10, widths=(8, 12, 16), max_params=100_000)
+
+
+def parameters(values):
+    """A `keras_tuner.HyperParameters` of these values."""
+    hp = keras_tuner.HyperParameters()
+    hp.values = dict(values)
+    return hp
 
 
 def digits():
@@ -57,7 +68,7 @@ def digits():
     return x.reshape(-1, 8, 8, 1).astype("float32") / 16, y
 
 
-def waves(count=1000, noise=0.9):
+def waves(count=1000, noise=0.7):
     """Waves of five directions and two lengths, of any phase, in noise."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 10, count)
@@ -85,7 +96,7 @@ class Curves:
         x, x_val, y, y_val = train_test_split(x, y, **split)
         self.fit_arguments = dict(x=x, y=y, validation_data=(x_val, y_val), verbose=0)
         self.fit_arguments.update(batch_size=BATCH_SIZE, validation_batch_size=len(y_val))
-        self.hypermodel = search.ResNetHyperModel(x.shape[1:], 10, **SPACE)
+        self.hypermodel = space(x.shape[1:])
         self.path = path
         self.known = collections.defaultdict(list)
         self.models = collections.OrderedDict()  # of which further epochs may be asked for
@@ -104,8 +115,7 @@ class Curves:
 
     def _train(self, key, values):
         """Trains a candidate for one more epoch."""
-        hp = keras_tuner.HyperParameters()
-        hp.values = dict(values)
+        hp = parameters(values)
         if key not in self.models:
             seed_all(zlib.crc32(key.encode()))
             self.models[key] = (self.hypermodel.build(hp), 0)
@@ -127,7 +137,7 @@ class SearchOverError(BaseException):
     """Ends a search; not an Exception, which the engines would catch."""
 
 
-class Tabulated(search.ResNetHyperModel):
+class Tabulated(keras_tuner.HyperModel):
     """The space, with trials that read their curves off a table.
 
     Args:
@@ -141,9 +151,12 @@ class Tabulated(search.ResNetHyperModel):
     """
 
     def __init__(self, curves, goal=np.inf, limit=np.inf):
-        super().__init__(curves.hypermodel.input_shape, 10, **SPACE)
+        super().__init__()
         self.curves, self.goal, self.limit = curves, goal, limit
         self.best, self.spent, self.trials, self.improvements = -1.0, 0, 0, []
+        self.declare_hyperparameters = curves.hypermodel.declare_hyperparameters
+        self.within_budget = curves.hypermodel.within_budget
+        self.identity = curves.hypermodel.identity
 
     def build(self, hp):
         self.declare_hyperparameters(hp)
@@ -151,7 +164,7 @@ class Tabulated(search.ResNetHyperModel):
 
     def fit(self, hp, model, *args, callbacks, epochs, initial_epoch=0, **kwargs):
         self.trials += 1
-        cost, history = self.cost(hp), keras.callbacks.History()
+        cost, history = self.curves.hypermodel.cost(hp), keras.callbacks.History()
         values = {k: value for k, value in hp.values.items() if not k.startswith("tuner/")}
         callbacks = keras.callbacks.CallbackList([history, *callbacks], model=model)
         model.history = history

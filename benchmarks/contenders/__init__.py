@@ -22,10 +22,9 @@ class Contender:
         build: of a workload, returns the model.
         step: of a model and a workload, returns a function without arguments that does one step
             and waits for its result.
-        save, load: of a model and a path; and of a path and a workload.
         requires: the packages it needs, by the names that are imported; before a clock runs.
         before: what has to be done before they are imported.
-        environment: variables that have to be set before anything is imported.
+        backend: of Keras; by default the group.
     """
 
     name: str
@@ -33,11 +32,9 @@ class Contender:
     takes: Callable
     build: Callable
     step: Callable | None = None
-    save: Callable | None = None
-    load: Callable | None = None
     requires: tuple = ()
     before: Callable = lambda: None
-    environment: dict = dataclasses.field(default_factory=dict)
+    backend: str | None = None
 
     def import_required(self):
         """Imports what is needed, which is not part of any measurement."""
