@@ -28,10 +28,7 @@ from benchmarks.runner import Field
 from benchmarks.tables import RESULTS, publish, slug, versions
 
 KINDS = ("inference", "training")
-PACKAGES = (
-    *("keras", "tensorflow", "jax", "torch", "timm", "torchvision", "keras-hub", "kimm", "flax"),
-    *("onnxruntime", "onnx", "numpy"),
-)
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "timm", "keras-hub", "flax", "onnxruntime")
 
 
 def parse(arguments):
