@@ -6,8 +6,8 @@ Prints its tables and writes them to `benchmarks/results/search_<device>.md`. Ea
 process of its own; the contenders take turns, and who begins changes from round to round.
 
 **best**, on the first backend: the test accuracy of the best model, by validation accuracy, that
-each contender finds on scikit-learn's digits in equal wall time. The clock runs during the search
-alone. An alarm ends it at once, and the best epoch of a trial that is cut off counts.
+each contender finds on scikit-learn's digits in equal wall time. An alarm ends the search at once,
+and the best epoch of a trial that is cut off counts.
 
 **overhead**, on each backend: the time of a trial, and the share of it that is not in training
 steps, on the same grid of candidates; of KerasTuner and Optuna with functions that build them of
@@ -17,6 +17,7 @@ which slow Keras down); a trial's first epoch, which compiles, counts as the med
 """
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import os
@@ -124,11 +125,11 @@ def find_best(contender, folder, seconds, epochs, seed):
     """What a contender finds within some time."""
     (x, y), validation, (x_test, y_test) = digits(seed)
     keras.utils.set_random_seed(seed)
-    found, clock, searches = Best(), Alarm(seconds), 0
+    found, end, searches = Best(), time.monotonic() + seconds, 0
     fit = dict(x=x, y=y, validation_data=validation, epochs=epochs, callbacks=[found], verbose=0)
-    while clock.left > 0:
+    while (left := end - time.monotonic()) > 0:
         options = dict(seed=1000 * seed + searches, directory=folder, project_name=str(searches))
-        with clock:
+        with alarm(left):
             OF_BEST[contender](fit, is_grid=False, max_trials=1000, **options)
         searches += 1
     return {**found.result(x_test, y_test), "trained": found.trained}
@@ -159,24 +160,20 @@ class TimeOverError(BaseException):
     """Raised wherever the search is; not an Exception, which the engines would catch."""
 
 
-class Alarm:
-    """A context manager that is left when its time is over, and keeps what is left of it."""
+@contextlib.contextmanager
+def alarm(seconds):
+    """Ends what is within after some time."""
 
-    def __init__(self, seconds):
-        self.left = seconds
+    def ring(*_):
+        raise TimeOverError
 
-    def __enter__(self):
-        def ring(*_):
-            raise TimeOverError
-
-        self._began = time.monotonic()
-        signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, self.left, 1.0)  # again, where it went unheard
-
-    def __exit__(self, error, *_):
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again, where it went unheard
+    try:
+        with contextlib.suppress(TimeOverError):
+            yield
+    finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self.left -= time.monotonic() - self._began
-        return error is TimeOverError
 
 
 class _Shared(keras.callbacks.Callback):

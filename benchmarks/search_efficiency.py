@@ -6,9 +6,9 @@ Prints its tables and writes them to `benchmarks/results/search_efficiency.md`. 
 quickest here: there is nothing to compile. A run that was killed goes on when it is started again.
 
 Each engine searches the default space of `ResNetHyperModel`, with widths for images of 8 pixels and
-at most 100,000 parameters, on 200 training images. Random search has `--trials` trials of 12
+at most 100,000 parameters, on 200 training images. Random search has `--trials` trials of 9
 epochs; the other engines, with the same seed, search until they find as good a validation accuracy,
-or have used twice the compute. **Compute** is counted, not timed: multiply-accumulates of a
+or have used half as much again. **Compute** is counted, not timed: multiply-accumulates of a
 candidate times images times the epochs that were trained, also of trials that are stopped.
 
 **The learning curves are tabulated**, as in NAS-Bench. A candidate is trained once for each data
@@ -44,8 +44,8 @@ from keras_resblocks import json_files
 from keras_resblocks import tuner as search
 from keras_resblocks.tuner.seeding import seed_all
 
-IMAGES, EPOCHS, BATCH_SIZE = 200, 12, 32
-CAP = 2  # times the compute of random search
+IMAGES, EPOCHS, BATCH_SIZE = 200, 9, 32
+CAP = 1.5  # times the compute of random search
 ENDLESS = 10_000  # trials
 LIVE_MODELS = 200
 
@@ -281,7 +281,7 @@ def main(arguments=None):
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--trials", type=int, default=16, help="of random search")
+    parser.add_argument("--trials", type=int, default=12, help="of random search")
     work = pathlib.Path(tempfile.gettempdir()) / "keras_resblocks_efficiency"
     parser.add_argument("--work", type=pathlib.Path, default=work, help="folder of what is known")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")
