@@ -80,7 +80,7 @@ class Optuna(_Engine):
             self.storage,
             max_trials=self.trials,
             objective=self.job.hypermodel.objective,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+            pruner=optuna.pruners.HyperbandPruner(max_resource=self.job.epochs),
             seed=self.options.seed,
             directory=self.job.folder,
             keep_checkpoints=self.options.keep_checkpoints,

@@ -119,7 +119,9 @@ def add_arguments(parser):
 def add_shared_arguments(parser):
     """Declares what may be given again to go on."""
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
-    parser.add_argument("--trials", type=positive, help="in all (30, or 12 of whole length); not for hyperband")
+    parser.add_argument(
+        "--trials", type=positive, help="in all (30; 12 of kerastuner and ray); not for hyperband"
+    )
     parser.add_argument("--epochs", type=positive, help="of a trial, at most (10)")
     parser.add_argument(
         "--retrain", type=positive, metavar="EPOCHS", help="train the best again from scratch"
