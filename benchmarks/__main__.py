@@ -28,7 +28,7 @@ from benchmarks.runner import Field
 from benchmarks.tables import RESULTS, publish, slug, versions
 
 KINDS = ("inference", "training")
-PACKAGES = ("keras", "tensorflow", "jax", "torch", "timm", "keras-hub", "flax", "onnxruntime")
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "timm", "flax", "onnxruntime")
 
 
 def parse(arguments):
@@ -50,12 +50,7 @@ def parse(arguments):
     add("--rounds", type=int, default=5)
     add("--seconds", type=float, default=0.5, help="of a turn; at least one step")
     add("--threads", type=int, default=0, help="cores to run on; by default all")
-    add(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu: processor time, where others compute too",
-    )
+    add("--clock", choices=("wall", "cpu"), default="wall", help="cpu: where others compute too")
     add("--timeout", type=float, default=900, help="in seconds, for whatever is waited for")
     add("--quick", action="store_true", help="little work and few rounds, to see that it runs")
     add("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")

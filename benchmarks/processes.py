@@ -31,13 +31,10 @@ class FailedError(Exception):
 
 
 class Worker:
-    """A process that holds an object made by `make`, and calls its methods on request.
+    """A process that holds `make(*args)`, and calls its methods on request.
 
-    Args:
-        make: a function of the top level of a module.
-        *args: its arguments.
-        timeout: in seconds, after which a call counts as failed and the process is ended.
-        **variables: environment variables of the process.
+    A call that takes more than `timeout` seconds has failed, and ends the process, which has
+    `variables` in its environment.
     """
 
     def __init__(self, make, *args, timeout=600, **variables):

@@ -24,13 +24,7 @@ class Result:
 
 
 class Bench:
-    """What a worker process does.
-
-    Args:
-        name, group, backends: what `contenders.find` finds the contender by.
-        threads: the number of cores to run on; 0 for all.
-        clock: `"wall"`, or `"cpu"` for the processor time of all threads.
-    """
+    """What a worker process does; the arguments are options of `benchmarks.__main__`."""
 
     def __init__(self, name, group, backends, threads, clock):
         self.cores = len(os.sched_getaffinity(0))
@@ -78,12 +72,7 @@ class Bench:
 
 
 class Field:
-    """The contenders of a run and their processes.
-
-    Args:
-        settings: see `benchmarks.__main__`: `backends`, `threads`, `clock`, `rounds`, `seconds`,
-            `timeout` and `contenders` (parts of names).
-    """
+    """The contenders of a run and their processes, by the options of `benchmarks.__main__`."""
 
     def __init__(self, settings):
         self.settings = settings

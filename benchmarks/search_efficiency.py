@@ -25,7 +25,6 @@ tried. Its row has another seed than the goal: it is what an engine gets that is
 import argparse
 import collections
 import contextlib
-import functools
 import json
 import pathlib
 import statistics
@@ -50,9 +49,9 @@ ENDLESS = 10_000  # trials
 LIVE_MODELS = 200
 
 
-def space(shape):
+def space():
     """What is searched."""
-    return search.ResNetHyperModel(shape, 10, widths=(8, 12, 16), max_params=100_000)
+    return search.ResNetHyperModel((8, 8, 1), 10, widths=(8, 12, 16), max_params=100_000)
 
 
 def parameters(values):
@@ -96,15 +95,13 @@ class Curves:
         x, x_val, y, y_val = train_test_split(x, y, **split)
         self.fit_arguments = dict(x=x, y=y, validation_data=(x_val, y_val), verbose=0)
         self.fit_arguments.update(batch_size=BATCH_SIZE, validation_batch_size=len(y_val))
-        self.hypermodel = space(x.shape[1:])
+        self.hypermodel = space()
         self.path = path
         self.known = collections.defaultdict(list)
         self.models = collections.OrderedDict()  # of which further epochs may be asked for
-        if path.exists():
-            for line in path.read_text().splitlines():
-                key, epoch, value = json.loads(line)
-                if epoch == len(self.known[key]):
-                    self.known[key].append(value)
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError):  # of a line that a kill cut off
+                self._note(*json.loads(line))
 
     def value(self, values, epoch):
         """The accuracy of the candidate with these hyperparameters after an epoch, from 0."""
@@ -126,11 +123,17 @@ class Curves:
         self.models[key] = (model, epoch + 1)
         if len(self.models) > LIVE_MODELS:
             self.models.popitem(last=False)
-        if epoch == len(self.known[key]):  # and no epoch from before a kill
-            value = history["val_accuracy"][0]
-            self.known[key].append(value)
+        value = history["val_accuracy"][0]
+        if self._note(key, epoch, value):
             with open(self.path, "a") as file:
                 file.write(json.dumps([key, epoch, value]) + "\n")
+
+    def _note(self, key, epoch, value):
+        """Whether the value is news."""
+        is_news = epoch == len(self.known[key])
+        if is_news:
+            self.known[key].append(value)
+        return is_news
 
 
 class SearchOverError(BaseException):
@@ -138,22 +141,13 @@ class SearchOverError(BaseException):
 
 
 class Tabulated(keras_tuner.HyperModel):
-    """The space, with trials that read their curves off a table.
-
-    Args:
-        curves: a `Curves`.
-        goal: the accuracy at which the search is over.
-        limit: the compute at which it is.
-
-    Attributes:
-        best, spent, trials: the best accuracy, multiply-accumulates and trainings until now.
-        improvements: pairs of what was spent and the accuracy that it led to.
-    """
+    """The space, with trials that read their curves off a table, until a goal or limit is met."""
 
     def __init__(self, curves, goal=np.inf, limit=np.inf):
         super().__init__()
         self.curves, self.goal, self.limit = curves, goal, limit
-        self.best, self.spent, self.trials, self.improvements = -1.0, 0, 0, []
+        self.best, self.spent, self.trials = -1.0, 0, 0
+        self.improvements = []  # pairs of the compute and the accuracy that it led to
         self.declare_hyperparameters = curves.hypermodel.declare_hyperparameters
         self.within_budget = curves.hypermodel.within_budget
         self.identity = curves.hypermodel.identity
@@ -196,42 +190,29 @@ def kerastuner(engine, **options):
     return run
 
 
-def by_optuna(pruner=None, objective="val_accuracy"):
-    """A search by Optuna, with its default sampler, TPE."""
+def by_optuna(pruner=None, *args, objective="val_accuracy"):
+    """A search by Optuna, with its default sampler, TPE, and a pruner of these arguments."""
+    options = dict(max_trials=ENDLESS, objective=objective, epochs=EPOCHS, verbose=0)
 
     def run(hypermodel, seed, folder):
-        search.optuna_search(
-            hypermodel,
-            "search",
-            optuna.storages.InMemoryStorage(),
-            max_trials=ENDLESS,
-            objective=objective,
-            pruner=pruner and pruner(),
-            seed=seed,
-            verbose=0,
-            epochs=EPOCHS,
-        )
+        storage = optuna.storages.InMemoryStorage()
+        options.update(pruner=pruner and pruner(*args), seed=seed)
+        search.optuna_search(hypermodel, "search", storage, **options)
 
     return run
 
 
-prune = optuna.pruners
-halving = functools.partial(prune.SuccessiveHalvingPruner, min_resource=1)
+pruners = optuna.pruners
 ENGINES = {
     "Hyperband": kerastuner(search.Hyperband, max_epochs=EPOCHS, hyperband_iterations=100),
-    "BayesianOptimization": kerastuner(search.BayesianOptimization, max_trials=ENDLESS),
+    # By default it draws at random three times as often as there are hyperparameters.
     "BayesianOptimization, 5 initial points": kerastuner(
         search.BayesianOptimization, max_trials=ENDLESS, num_initial_points=5
     ),
     "Optuna": by_optuna(),
-    "Optuna, MedianPruner": by_optuna(prune.MedianPruner),
-    "Optuna, SuccessiveHalvingPruner": by_optuna(functools.partial(halving, reduction_factor=3)),
-    "Optuna, HyperbandPruner": by_optuna(
-        functools.partial(prune.HyperbandPruner, 1, EPOCHS, reduction_factor=3)
-    ),
-    "Optuna, PatientPruner of MedianPruner": by_optuna(
-        lambda: prune.PatientPruner(prune.MedianPruner(), patience=1)
-    ),
+    "Optuna, MedianPruner": by_optuna(pruners.MedianPruner),
+    "Optuna, SuccessiveHalvingPruner": by_optuna(pruners.SuccessiveHalvingPruner, 1, 3),
+    "Optuna, HyperbandPruner": by_optuna(pruners.HyperbandPruner, 1, EPOCHS),
     "Optuna, accuracy and parameters": by_optuna(objective=["val_accuracy", "params"]),
 }
 
@@ -259,7 +240,7 @@ def another_seed(randoms, seed):
 
 def row(name, randoms, runs):
     """The row of an engine in a table."""
-    used = [run["spent"] / goal["spent"] for run, goal in zip(runs, randoms)]
+    used = [min(run["spent"] / goal["spent"], CAP) for run, goal in zip(runs, randoms)]
     reached = [run["best"] >= goal["best"] for run, goal in zip(runs, randoms)]
     first = sum(goal["improvements"][-1][0] for goal in randoms)
     return (

@@ -6,23 +6,14 @@ from typing import NamedTuple
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One kind of work, the same for all contenders.
+    """One kind of work, the same for all contenders."""
 
-    Attributes:
-        kind: `"inference"` or `"training"` (a step of SGD with momentum).
-        network: the name that `create_model` knows; peers of that structure take part.
-        size: of the image, in pixels.
-        batch: number of images.
-        precision: `"float32"`, `"tf32"` or `"bfloat16"`.
-        device: `"cpu"` or `"gpu"`.
-    """
-
-    kind: str
-    network: str
-    size: int
+    kind: str  # "inference" or "training", which is a step of SGD with momentum
+    network: str  # as `create_model` knows it; peers of that structure take part
+    size: int  # of the images, in pixels
     batch: int
-    precision: str = "float32"
-    device: str = "cpu"
+    precision: str = "float32"  # or "tf32" or "bfloat16"
+    device: str = "cpu"  # or "gpu"
 
     @property
     def classes(self):
@@ -53,7 +44,6 @@ def on_cpu():
         Workload("inference", "resnet18", 64, 16),
         Workload("inference", "resnet50", 64, 16),
         Workload("training", "resnet20_cifar", 32, 32),
-        Workload("training", "resnet110_cifar", 32, 2),  # for its first step, of many layers
         Workload("training", "resnet50_keras", 64, 16),
         Workload("training", "resnet18", 64, 16),
         Workload("training", "resnet50", 64, 16),
@@ -81,19 +71,15 @@ def quick():
 
 
 class Goal(NamedTuple):
-    """A ratio of times that ought not to be exceeded; None is any size or batch.
-
-    Attributes:
-        theirs: names of contenders, of which the fastest counts.
-    """
+    """A ratio of times that ought not to be exceeded."""
 
     group: str
     kind: str
     network: str
-    size: int | None
+    size: int | None  # None is any
     batch: int | None
     ours: str
-    theirs: tuple
+    theirs: tuple  # the fastest counts
     at_most: float
 
     def is_for(self, work, group):

@@ -15,7 +15,6 @@ def contenders(backend):
     libraries = {
         OURS: (ours, lambda network: True, OURS),
         "keras.applications": (applications, {"resnet50_keras"}.__contains__),
-        "keras_hub": (hub, {"resnet50"}.__contains__, "keras_hub"),
         "the same network flat": (flat, FLAT.__contains__),
     }
     rows = [("inference_function", "inference", OURS, inference_function, {})]
@@ -87,21 +86,6 @@ def applications(work):
     )
 
 
-def hub(work):
-    import keras_hub
-
-    backbone = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=[3, 4, 6, 3],
-        stackwise_num_strides=[1, 2, 2, 2],
-        block_type="bottleneck_block",
-        image_shape=work.shape,
-    )
-    return keras_hub.models.ResNetImageClassifier(backbone, num_classes=work.classes)
-
-
 def flat(work):
     """The layers of our network one by one, all of them Keras's own, without a block."""
     return flat_network(work.shape, work.classes, **FLAT[work.network])
@@ -111,7 +95,6 @@ FLAT = {
     "resnet18": {"block": "residual", "depths": (2, 2, 2, 2), "width": 64, "stem": "large"},
     "resnet50": {"block": "bottleneck", "depths": (3, 4, 6, 3), "width": 64, "stem": "large"},
     "resnet20_cifar": {"block": "residual", "depths": (3, 3, 3), "width": 16, "zero_pad": True},
-    "resnet110_cifar": {"block": "residual", "depths": (18,) * 3, "width": 16, "zero_pad": True},
 }
 
 
