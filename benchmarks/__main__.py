@@ -33,11 +33,7 @@ PACKAGES = ("keras", "tensorflow", "jax", "torch", "timm", "flax", "onnxruntime"
 
 def parse(arguments):
     """The options, and the workloads that they choose."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.split("\n")[0])
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     add = parser.add_argument
     add("--backends", nargs="+", default=[backend], choices=contenders.BACKENDS)

@@ -19,11 +19,7 @@ def fastest_products(runs):
 
 
 def results_table(work, results, peak=None):
-    """The table of one workload and group; ratios are ours to each contender's.
-
-    Args:
-        peak: operations a second of a matrix product.
-    """
+    """The table of one workload and group; `peak` is that of a matrix product."""
     done = [result for result in results if not result.error and result.contender.name != PRODUCT]
     if not done:
         return ""
@@ -50,11 +46,7 @@ def results_table(work, results, peak=None):
 
 
 def sections(runs):
-    """The goals and whether they were reached; and a section for each workload and group.
-
-    Args:
-        runs: triples of a workload, a group and its results.
-    """
+    """The goals, and a section for each of the triples of a workload, a group and its results."""
     goals = [row for run in runs for row in goal_rows(*run)]
     if goals:
         yield "## Goals"

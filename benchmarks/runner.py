@@ -94,7 +94,7 @@ class Field:
 
     def run(self, work, group):
         """The results of a group's contenders, ours first, the product of matrices last."""
-        results = [Result(c) for c in self.contenders if self._is_in(c, group) and c.takes(work)]
+        results = [Result(c) for c in self.contenders if c.group == group and c.takes(work)]
         if all(result.contender.name == PRODUCT for result in results):
             return []
         self.close(but=[result.contender for result in results])
@@ -105,11 +105,6 @@ class Field:
             if not result.error:
                 self._attempt(result, self._turn)
         return results
-
-    def _is_in(self, contender, group):
-        """Whether it stands in that table; a product of matrices is in each."""
-        is_product = contender.name == PRODUCT and group == "onnxruntime"
-        return contender.group == (self.settings.backends[0] if is_product else group)
 
     def _attempt(self, result, function, *args):
         try:

@@ -94,13 +94,8 @@ def by_optuna(fit, is_grid, max_trials, seed, **options):
             raise optuna.TrialPruned
         return max(model.fit(**fit).history["val_accuracy"])
 
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    if is_grid:
-        names = dict(depth_0="depths", width="widths", learning_rate="learning_rates")
-        grid = {name: OF_8[values] for name, values in names.items()}
-        grid["block"] = ("residual", "bottleneck")
-        sampler = optuna.samplers.GridSampler(grid, seed=seed)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+    sampler = optuna.samplers.BruteForceSampler if is_grid else optuna.samplers.TPESampler
+    study = optuna.create_study(direction="maximize", sampler=sampler(seed=seed))
     study.optimize(objective, n_trials=max_trials)
 
 
@@ -111,6 +106,16 @@ def autokeras(fit, is_grid, **options):
     autokeras.ImageClassifier(objective="val_accuracy", **options).fit(**fit)
 
 
+def our_optuna(fit, is_grid, **options):
+    """The default of our command line, in the space of ours."""
+    hypermodel = search.ResNetHyperModel(SHAPE, 10, max_params=MAX_PARAMS, **SPACE)
+    options.update(
+        study_name=options.pop("project_name"), storage=optuna.storages.InMemoryStorage()
+    )
+    pruner = optuna.pruners.HyperbandPruner(max_resource=fit["epochs"])
+    search.optuna_search(hypermodel, pruner=pruner, **options, **fit)
+
+
 OURS = "keras_resblocks"
 CONTENDERS = {
     "KerasTuner, plain Keras layers": functools.partial(by_kerastuner, keras_tuner, True),
@@ -118,7 +123,7 @@ CONTENDERS = {
     "Optuna, plain Keras layers": by_optuna,
     OURS: functools.partial(by_kerastuner, search, False),
 }
-OF_BEST = {"AutoKeras": autokeras, **CONTENDERS}
+OF_BEST = {"AutoKeras": autokeras, f"{OURS}, Optuna": our_optuna, **CONTENDERS}
 
 
 def find_best(contender, folder, seconds, epochs, seed):
@@ -247,28 +252,22 @@ def best_section(args):
     known = [c for c in OF_BEST if c != "AutoKeras" or importlib.util.find_spec("autokeras")]
     work = (find_best, args.seconds, args.epochs)
     found = race(args.backends[0], known, args.seeds, *work)
-    rows, accuracies = [], {}
+    accuracies = {name: [run["accuracy"] for run in runs] for name, runs in found.items()}
+    rows = []
     for contender, runs in found.items():
-        accuracies[contender] = [run["accuracy"] for run in runs]
-        each = ", ".join(f"{accuracy:.4f}" for accuracy in accuracies[contender])
         trained, size = (statistics.median(r[key] for r in runs) for key in ("trained", "params"))
-        seconds = f"{args.seconds / trained:.1f}" if trained else "-"
-        counts = (seconds, f"{trained:.0f}", f"{size:,.0f}")
-        rows.append((contender, *spread(accuracies[contender]), each, *counts))
-    differences = []
-    for other in known[:-1]:
-        pairs = [a - b for a, b in zip(accuracies[OURS], accuracies[other])]
-        wins = f"{sum(d > 0 for d in pairs)} / {pairs.count(0)} / {sum(d < 0 for d in pairs)}"
-        differences.append((f"{OURS} - {other}", *spread(pairs, "+.4f"), wins))
-    columns = ("contender", "mean", "min", "max", "of each seed", "seconds a trial", "trained")
+        pairs = [a - b for a, b in zip(accuracies[OURS], accuracies[contender])]
+        row = [contender, *spread(accuracies[contender]), f"{statistics.mean(pairs):+.4f}"]
+        row += [f"{sum(d > 0 for d in pairs)} / {pairs.count(0)} / {sum(d < 0 for d in pairs)}"]
+        row += [f"{args.seconds / trained:.1f}" if trained else "-", f"{trained:.0f}"]
+        rows.append((*row, f"{size:,.0f}"))
+    columns = ("contender", "mean", "min", "max", "ours - it", "better / equal / worse")
     return [
         f"## Best model within {args.seconds:g} s",
         f"Test accuracy over {args.seeds} seeds, each a split and a search of its own; trials of "
         f"{args.epochs} epochs that finished one, and the best model's parameters in the median. "
         f"Backend: {args.backends[0]}.",
-        table((*columns, "parameters"), rows),
-        "Differences, seed by seed:",
-        table(("difference", "mean", "min", "max", "better / equal / worse"), differences),
+        table((*columns, "seconds a trial", "trials", "parameters"), rows),
     ]
 
 
@@ -315,7 +314,6 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
 
     computer = processes.alone(args.backends[0], device.name, args.backends[0])
-    began = time.monotonic()
     packages = ("keras", "keras-tuner", "optuna", "autokeras", *args.backends)
     report = ["# Search: keras_resblocks against others", f"{computer}; {versions(packages)}."]
     if "best" in args.parts:
@@ -323,7 +321,6 @@ def main(arguments=None):
     if "overhead" in args.parts:
         for backend in args.backends:
             report += overhead_section(backend, args)
-    report.append(f"Took {(time.monotonic() - began) / 60:.0f} minutes.")
     publish(report, args.out / f"search_{slug(computer)}.md")
 
 

@@ -18,8 +18,8 @@ candidate, the data and the seed of the training (one for each candidate), but n
 One thing is simplified: `Hyperband` goes on from the last epoch of a trial, not from the best one.
 The seeds are those of the searches; the data and the trainings are the same for all of them.
 
-Random search is KerasTuner's own; ours draws as it does, and leaves out what is over budget or was
-tried. Its row has another seed than the goal: it is what an engine gets that is no better.
+Random search is KerasTuner's own, less what is over budget or was tried. Its row has another seed
+than the goal: it is what an engine gets that is no better.
 """
 
 import argparse
@@ -43,10 +43,8 @@ from keras_resblocks import json_files
 from keras_resblocks import tuner as search
 from keras_resblocks.tuner.seeding import seed_all
 
-IMAGES, EPOCHS, BATCH_SIZE = 200, 9, 32
-CAP = 1.5  # times the compute of random search
-ENDLESS = 10_000  # trials
-LIVE_MODELS = 200
+IMAGES, EPOCHS, BATCH_SIZE, LIVE_MODELS = 200, 9, 32, 200
+CAP, ENDLESS = 1.5, 10_000  # times the compute of random search; trials
 
 
 def space():
@@ -268,8 +266,8 @@ def main(arguments=None):
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")
     args = parser.parse_args(arguments)
     args.work.mkdir(parents=True, exist_ok=True)
-    packages = ("keras", "keras-tuner", "optuna", keras.backend.backend())
-    report = ["# Search: compute to random search's final accuracy", f"{versions(packages)}."]
+    with_versions = versions(("keras", "keras-tuner", "optuna", keras.backend.backend()))
+    report = ["# Search: compute to random search's final accuracy", f"{with_versions}."]
     for data in args.data:
         report += measured(data, args)
     publish(report, args.out / "search_efficiency.md")

@@ -53,7 +53,7 @@ def main():
             "optuna",
             f"sqlite:///{args.out}/study.db",
             max_trials=args.trials,
-            pruner=PRUNER,
+            pruner=optuna.pruners.HyperbandPruner(max_resource=args.epochs),
             seed=args.seed,
             directory=args.out,
             **training,
@@ -73,7 +73,8 @@ def main():
     hp = keras_tuner.HyperParameters()
     hp.values = report.best.hyperparameters
     model = hypermodel.build(hp)
-    model.load_weights(report.best.weights, skip_mismatch=False)
+    model.optimizer.build(model.trainable_variables)  # the file holds its state too
+    model.load_weights(report.best.weights)
     model.save(args.out / "best.keras")
     model = keras.saving.load_model(args.out / "best.keras")
     print(f"saved and loaded {args.out / 'best.keras'}: {model.count_params():,} parameters")
