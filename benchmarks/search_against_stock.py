@@ -7,7 +7,8 @@ process of its own; the contenders take turns, and who begins changes from round
 
 **best**, on the first backend: the test accuracy of the best model, by validation accuracy, that
 each contender finds on scikit-learn's digits in equal wall time. An alarm ends the search at once,
-and the best epoch of a trial that is cut off counts.
+and the best epoch of a trial that is cut off counts. AutoKeras 3.0.0, the newest, does not run on
+Keras 3.15, whose `Dense` refuses the NumPy integers that it gives.
 
 **overhead**, on each backend: the time of a trial, and the share of it that is not in training
 steps, on the same grid of candidates; of KerasTuner and Optuna with functions that build them of
@@ -19,7 +20,6 @@ which slow Keras down); a trial's first epoch, which compiles, counts as the med
 import argparse
 import contextlib
 import functools
-import importlib.util
 import os
 import pathlib
 import signal
@@ -99,13 +99,6 @@ def by_optuna(fit, is_grid, max_trials, seed, **options):
     study.optimize(objective, n_trials=max_trials)
 
 
-def autokeras(fit, is_grid, **options):
-    """AutoKeras, which has a space of its own."""
-    import autokeras
-
-    autokeras.ImageClassifier(objective="val_accuracy", **options).fit(**fit)
-
-
 def our_optuna(fit, is_grid, **options):
     """The default of our command line, in the space of ours."""
     hypermodel = search.ResNetHyperModel(SHAPE, 10, max_params=MAX_PARAMS, **SPACE)
@@ -123,7 +116,7 @@ CONTENDERS = {
     "Optuna, plain Keras layers": by_optuna,
     OURS: functools.partial(by_kerastuner, search, False),
 }
-OF_BEST = {"AutoKeras": autokeras, f"{OURS}, Optuna": our_optuna, **CONTENDERS}
+OF_BEST = {f"{OURS}, Optuna": our_optuna, **CONTENDERS}
 
 
 def find_best(contender, folder, seconds, epochs, seed):
@@ -249,9 +242,8 @@ def race(backend, contenders, rounds, function, *args):
 
 def best_section(args):
     """What the contenders find in equal time, and the differences to ours."""
-    known = [c for c in OF_BEST if c != "AutoKeras" or importlib.util.find_spec("autokeras")]
     work = (find_best, args.seconds, args.epochs)
-    found = race(args.backends[0], known, args.seeds, *work)
+    found = race(args.backends[0], OF_BEST, args.seeds, *work)
     accuracies = {name: [run["accuracy"] for run in runs] for name, runs in found.items()}
     rows = []
     for contender, runs in found.items():
@@ -314,7 +306,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
 
     computer = processes.alone(args.backends[0], device.name, args.backends[0])
-    packages = ("keras", "keras-tuner", "optuna", "autokeras", *args.backends)
+    packages = ("keras", "keras-tuner", "optuna", *args.backends)
     report = ["# Search: keras_resblocks against others", f"{computer}; {versions(packages)}."]
     if "best" in args.parts:
         report += best_section(args)
