@@ -100,7 +100,7 @@ def by_optuna(fit, is_grid, max_trials, seed, **options):
 
 
 def our_optuna(fit, is_grid, **options):
-    """The default of our command line, in the space of ours."""
+    """The space of ours by Optuna, with a pruner."""
     hypermodel = search.ResNetHyperModel(SHAPE, 10, max_params=MAX_PARAMS, **SPACE)
     options.update(
         study_name=options.pop("project_name"), storage=optuna.storages.InMemoryStorage()

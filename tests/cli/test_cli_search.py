@@ -253,7 +253,6 @@ def test_the_best_of_a_search_is_saved_and_tested(source, tmp_path, capsys):
 
 
 KINDS = {
-    "random": ["--trials", 2],
     "grid": ["--trials", 2],
     "hyperband": [],
     "bayesian": ["--trials", 2],
@@ -405,21 +404,21 @@ def test_a_damaged_record_of_the_data_is_an_error(content, tmp_path, capsys):
     assert f"{path} must hold what the data were" in capsys.readouterr().err
 
 
-def ended(out, tuner):
-    if tuner:
+def ended(out, engine):
+    if engine == "kerastuner":
         return len(json.loads((out / "search" / "oracle.json").read_text())["end_order"])
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{out}/study.db")
     return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tuner", [(), ("--tuner", "random")], ids=["default", "random"])
+@pytest.mark.parametrize("engine", ["kerastuner", "optuna"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_search_that_was_stopped_goes_on(number, tuner, tmp_path, capsys):
+def test_a_search_that_was_stopped_goes_on(number, engine, tmp_path, capsys):
     out = tmp_path / "out"
     npz = write_npz(tmp_path / "images.npz")
     space = ("--stages", 2, "--widths", 2, 4, "--blocks", "residual", "--epochs", 10)
-    process = start("search", npz, *space, *tuner, "--trials", 4, "--out", out)
+    process = start("search", npz, *space, "--engine", engine, "--trials", 4, "--out", out)
     for line in process.stdout:
         if line.startswith("trial 0 "):
             break
@@ -429,12 +428,12 @@ def test_a_search_that_was_stopped_goes_on(number, tuner, tmp_path, capsys):
     if number == signal.SIGINT:
         assert process.returncode == 128 + signal.SIGINT
         assert rest.splitlines()[-1].endswith(f"python -m keras_resblocks resume {out}")
-    before = ended(out, tuner)
+    before = ended(out, engine)
     assert 1 <= before < 4
     assert run("resume", out) == 0
     printed = capsys.readouterr().out
     assert len(trials_of(printed)) == 4 - before
-    assert ended(out, tuner) == 4
+    assert ended(out, engine) == 4
     assert accuracy_of(printed) >= 0
 
 
@@ -471,19 +470,6 @@ def test_without_its_arguments_a_search_cannot_go_on(damage, message, tmp_path, 
     assert message in line
 
 
-@pytest.mark.parametrize(
-    ("arguments", "engine"),
-    [
-        ([], "optuna"),
-        (["--tuner", "random"], "kerastuner"),
-        (["--storage", "postgresql://host/db"], "optuna"),
-        (["--engine", "ray"], "ray"),
-    ],
-)
-def test_the_engine_is_optuna_unless_another_is_asked_for(arguments, engine, tmp_path):
-    assert job_of(tmp_path, *arguments).options.engine == engine
-
-
 @pytest.mark.parametrize(("known", "engine"), [({}, "kerastuner"), ({"study": "s"}, "optuna")])
 def test_a_search_of_the_first_version_keeps_its_engine(known, engine, tmp_path):
     (tmp_path / "arguments.json").write_text(json.dumps({"data": "digits", **known}))
@@ -498,9 +484,9 @@ def test_hyperbands_epochs_stay_as_they_were(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["kerastuner", "ray"])
+@pytest.mark.parametrize("engine", ["optuna", "ray"])
 def test_another_engine_ends_with_a_tested_model_too(engine, tmp_path):
-    pytest.importorskip({"kerastuner": "keras_tuner"}.get(engine, engine))
+    pytest.importorskip(engine)
     npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
     process = start("search", npz, *QUICK, "--engine", engine, "--out", out)
     printed, error = process.communicate(timeout=300)

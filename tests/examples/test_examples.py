@@ -44,7 +44,7 @@ def test_digits_search_finds_a_good_small_network(tmp_path):
     assert (tmp_path / "accuracy_against_parameters.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("tuner", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize("tuner", ["bayesian", "hyperband"])
 def test_digits_search_runs_with_another_tuner(tuner, tmp_path):
     options = ("--trials", 2, "--epochs", 2, "--max-params", 30_000)
     lines = run_example("search_digits.py", *options, "--tuner", tuner, "--out", tmp_path)
@@ -68,7 +68,7 @@ def test_digits_search_goes_on_after_an_interruption(tmp_path):
     first.send_signal(signal.SIGINT)
     assert first.communicate()[1].splitlines()[-1] == "interrupted; the same command goes on"
     lines = run_example(*arguments)
-    assert sum(line.startswith("trial ") for line in lines) == 1
+    assert [line[:8] for line in lines if line.startswith("trial ")] == ["trial 1 "]
     assert accuracy_of(lines[-1]) >= 0
     assert (tmp_path / "report" / "report.html").exists()
 
