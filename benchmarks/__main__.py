@@ -17,6 +17,7 @@ compiles. Peak memory is what came on top of the imports: of the process, or of 
 
 import argparse
 import dataclasses
+import itertools
 import os
 import pathlib
 import platform
@@ -24,22 +25,15 @@ import time
 
 from benchmarks import contenders, report, workloads
 from benchmarks.runner import Field
-from benchmarks.tables import RESULTS, publish, slug, table, versions
+from benchmarks.tables import RESULTS, publish, slug, versions
 
-KINDS = ("inference", "training", "saving")
-PACKAGES = (
-    *("keras", "tensorflow", "jax", "torch", "timm", "torchvision", "keras-hub", "kimm", "flax"),
-    *("onnxruntime", "onnx", "numpy"),
-)
+KINDS = ("inference", "training")
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "timm", "flax", "onnxruntime")
 
 
 def parse(arguments):
     """The options, and the workloads that they choose."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.split("\n")[0])
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     add = parser.add_argument
     add("--backends", nargs="+", default=[backend], choices=contenders.BACKENDS)
@@ -53,7 +47,6 @@ def parse(arguments):
     add("--seconds", type=float, default=0.5, help="of a turn; at least one step")
     add("--threads", type=int, default=0, help="cores to run on; by default all")
     add("--clock", choices=("wall", "cpu"), default="wall", help="cpu: where others compute too")
-    add("--apart", action="store_true", help="one contender at a time, where memory is short")
     add("--timeout", type=float, default=900, help="in seconds, for whatever is waited for")
     add("--quick", action="store_true", help="little work and few rounds, to see that it runs")
     add("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")
@@ -83,48 +76,31 @@ def main(arguments=None):
     """Measures, prints and writes."""
     settings = parse(arguments)
     began = time.monotonic()
-    runs = []
+    runs, groups = [], (*settings.backends, "onnxruntime")
     with Field(settings) as field:
         if not field.contenders:
             raise SystemExit(f"No contender is called {' or '.join(settings.contenders)}.")
         computer = field.device()
         works = chosen(settings, is_gpu=not computer.startswith("CPU"))
-        for group in (*settings.backends, "onnxruntime"):
-            for work in works:
-                print(f"{group}: {work}", flush=True)
-                runs.append((work, group, field.run(work, group)))
-    parts = [*head(settings, computer, field), *goals(runs), *tables(runs)]
+        for group, work in itertools.product(groups, works):
+            print(f"{group}: {work}", flush=True)
+            runs.append((work, group, field.run(work, group)))
     took = f"Took {(time.monotonic() - began) / 60:.0f} minutes."
-    publish([*parts, took], settings.out / f"{slug(computer)}.md")
+    parts = [*head(settings, computer, field), *report.sections(runs), took]
+    publish(parts, settings.out / f"{slug(computer)}.md")
 
 
 def head(settings, computer, field):
     """What was run, where and with which versions."""
     cores = f"{settings.threads} of its cores" if settings.threads else "all of its cores"
-    clock = {"wall": "wall time", "cpu": "processor time"}[settings.clock]
     yield f"# keras_resblocks beside its peers: {computer}"
     yield (
-        f"{platform.machine()}, {cores}; {clock}, {settings.rounds} rounds. {versions(PACKAGES)}."
+        f"{platform.machine()}, {cores}; {settings.clock} time, {settings.rounds} rounds. "
+        f"{versions(PACKAGES)}."
     )
     if field.left_out:
         names = (f"{name} ({', '.join(missing)})" for name, missing in field.left_out.items())
         yield f"Left out, for what is not installed: {'; '.join(names)}."
-
-
-def goals(runs):
-    """The goals and whether they were reached."""
-    rows = [row for run in runs for row in report.goal_rows(*run)]
-    return ["## Goals", table(report.GOAL_COLUMNS, rows)] if rows else []
-
-
-def tables(runs):
-    """A section for each workload and group."""
-    peaks = report.fastest_products(runs)
-    for work, group, results in runs:
-        if results:
-            yield f"## {group}: {work}"
-            parts = report.results_table(work, results, peaks.get(work.precision))
-            yield from filter(None, (parts, report.failures(results)))
 
 
 if __name__ == "__main__":

@@ -7,53 +7,53 @@ import pathlib
 
 def name(backend, cores=None):
     """The device in words; `cores` of the CPU, by default those that the process may use."""
-    gpu = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}[backend]()
+    gpu, _ = _gpu(backend)
     return gpu or f"CPU, {cores or len(os.sched_getaffinity(0))} cores"
-
-
-def _tensorflow_gpu():
-    import tensorflow as tf
-
-    for gpu in tf.config.list_physical_devices("GPU"):
-        return tf.config.experimental.get_device_details(gpu)["device_name"]
-
-
-def _jax_gpu():
-    import jax
-
-    (first, *_) = jax.devices()
-    return first.device_kind if first.platform == "gpu" else None
-
-
-def _torch_gpu():
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def memory(backend):
     """A function of `reset`: the bytes that this process has, and had at most since a reset.
 
-    Of the GPU's memory, where there is one.
+    Of the GPU's memory, where there is one. JAX cannot forget its peak.
     """
-    of_gpu = {
-        "tensorflow": _tensorflow_gpu_memory,
-        "jax": _jax_gpu_memory,
-        "torch": _torch_gpu_memory,
-    }[backend]()
-    return of_gpu or _process_memory
+    _, read = _gpu(backend)
+    return read or _process_memory
 
 
-class PeakMemory:
-    """The most memory that the process has had since this was made, beyond what it had then."""
+def _gpu(backend):
+    """The name of the first GPU and a function that reads its memory, or twice None."""
+    if backend == "tensorflow":
+        import tensorflow as tf
 
-    def __init__(self, backend):
-        self.read = memory(backend)
-        self.begin, _ = self.read(reset=True)
+        device = next(iter(tf.config.list_physical_devices("GPU")), None)
 
-    def megabytes(self):
-        _, peak = self.read(reset=False)
-        return (peak - self.begin) / 1e6
+        def read(reset):
+            if reset:
+                tf.config.experimental.reset_memory_stats("GPU:0")
+            info = tf.config.experimental.get_memory_info("GPU:0")
+            return info["current"], info["peak"]
+
+        known = device and tf.config.experimental.get_device_details(device)["device_name"]
+    elif backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+
+        def read(reset):
+            stats = device.memory_stats()
+            return stats["bytes_in_use"], stats["peak_bytes_in_use"]
+
+        known = device.device_kind if device.platform == "gpu" else None
+    else:
+        import torch
+
+        def read(reset):
+            if reset:
+                torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+
+        known = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return (known, read) if known else (None, None)
 
 
 def _process_memory(reset):
@@ -64,46 +64,3 @@ def _process_memory(reset):
     status = pathlib.Path("/proc/self/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines())
     return tuple(int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
-
-
-def _tensorflow_gpu_memory():
-    import tensorflow as tf
-
-    if not tf.config.list_physical_devices("GPU"):
-        return None
-
-    def read(reset):
-        if reset:
-            tf.config.experimental.reset_memory_stats("GPU:0")
-        info = tf.config.experimental.get_memory_info("GPU:0")
-        return info["current"], info["peak"]
-
-    return read
-
-
-def _jax_gpu_memory():
-    import jax
-
-    device = jax.devices()[0]
-    if device.platform != "gpu":
-        return None
-
-    def read(reset):  # JAX cannot forget its peak
-        stats = device.memory_stats()
-        return stats["bytes_in_use"], stats["peak_bytes_in_use"]
-
-    return read
-
-
-def _torch_gpu_memory():
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-
-    def read(reset):
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-
-    return read

@@ -1,12 +1,15 @@
 """Contenders in processes of their own, which take turns."""
 
-import contextlib
+import functools
 import os
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from unittest import mock
 
 _SPAWN = get_context("spawn")
+# Environment variables, which a process that is started in this context inherits.
+_environment = functools.partial(mock.patch.dict, os.environ)
 
 
 def in_turns(contenders, rounds):
@@ -17,24 +20,9 @@ def in_turns(contenders, rounds):
             yield i, contender
 
 
-@contextlib.contextmanager
-def environment(**variables):
-    """Environment variables, which a process that is started here inherits."""
-    before = {key: os.environ.get(key) for key in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
 def alone(backend, function, *args):
     """What a function returns in a process of its own, with that Keras backend."""
-    with environment(KERAS_BACKEND=backend), ProcessPoolExecutor(1, mp_context=_SPAWN) as pool:
+    with _environment(KERAS_BACKEND=backend), ProcessPoolExecutor(1, mp_context=_SPAWN) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -43,29 +31,22 @@ class FailedError(Exception):
 
 
 class Worker:
-    """A process that holds an object made by `make`, and calls its methods on request.
+    """A process that holds `make(*args)`, and calls its methods on request.
 
-    Args:
-        make: a function of the top level of a module.
-        *args: its arguments.
-        timeout: in seconds, after which a call counts as failed and the process is ended.
-        **variables: environment variables of the process.
+    A call that takes more than `timeout` seconds has failed, and ends the process, which has
+    `variables` in its environment.
     """
 
     def __init__(self, make, *args, timeout=600, **variables):
         self.timeout = timeout
         self.connection, other = _SPAWN.Pipe()
         self.process = _SPAWN.Process(target=_serve, args=(other, make, args), daemon=True)
-        with environment(**variables):
+        with _environment(**variables):
             self.process.start()
         other.close()
 
     def __call__(self, method, *args):
-        """What the method of the process's object returns.
-
-        Raises:
-            FailedError: if it raises, does not end in time, or the process dies.
-        """
+        """What the method of the process's object returns; else a `FailedError`."""
         try:
             self.connection.send((method, args))
             if not self.connection.poll(self.timeout):

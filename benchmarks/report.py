@@ -8,11 +8,7 @@ from benchmarks.workloads import GOALS
 
 
 def fastest_products(runs):
-    """Operations a second of the fastest matrix product in a run, by precision.
-
-    Args:
-        runs: triples of a workload, a group and its results.
-    """
+    """Operations a second of the fastest matrix product in a run, by precision."""
     speeds = {}
     for work, _, results in runs:
         for result in results:
@@ -23,18 +19,11 @@ def fastest_products(runs):
 
 
 def results_table(work, results, peak=None):
-    """The table of one workload and group; ratios are ours to each contender's.
-
-    Args:
-        peak: operations a second of a matrix product.
-    """
+    """The table of one workload and group; `peak` is that of a matrix product."""
     done = [result for result in results if not result.error and result.contender.name != PRODUCT]
     if not done:
         return ""
     once = list(done[0].once)
-    if work.kind == "saving":
-        rows = [(r.contender.name, *(f"{r.once[key]:.2f}" for key in once)) for r in done]
-        return table(("contender", *once), rows)
     reference = done[0]
     columns = ["contender", "ms a step", f"ratio: {reference.contender.name} / it", "images / s"]
     columns += ["GFLOP/s", "of a matrix product", *once]
@@ -56,32 +45,35 @@ def results_table(work, results, peak=None):
     return table(columns, rows)
 
 
-def failures(results):
-    """A line for each contender that failed."""
-    lines = [f"- {r.contender.name} failed: {r.error}" for r in results if r.error]
-    return "\n".join(lines)
+def sections(runs):
+    """The goals, and a section for each of the triples of a workload, a group and its results."""
+    goals = [row for run in runs for row in goal_rows(*run)]
+    if goals:
+        yield "## Goals"
+        yield table(("ours", "theirs", "work", "on", "at most", "ratio", "reached"), goals)
+    peaks = fastest_products(runs)
+    for work, group, results in runs:
+        if results:
+            yield f"## {group}: {work}"
+            failed = [f"- {r.contender.name} failed: {r.error}" for r in results if r.error]
+            parts = results_table(work, results, peaks.get(work.precision)), "\n".join(failed)
+            yield from filter(None, parts)
 
 
 def goal_rows(work, group, results):
-    """A row for each goal that this workload is about, as of `GOAL_COLUMNS`."""
-    if not results:
-        return
+    """A row for each goal that this workload is about, the cells as text."""
     turns = {result.contender.name: result.turns for result in results if not result.error}
-    for goal in GOALS:
-        if not goal.is_for(work) or group not in goal.at_most:
+    for goal in GOALS if results else ():
+        if not goal.is_for(work, group):
             continue
+        ratio, reached = "not measured", ""
         theirs = [name for name in goal.theirs if name in turns]
-        at_most = goal.at_most[group]
-        if goal.ours not in turns or not theirs:
-            yield goal.what, str(work), group, f"{at_most:.2f}", "not measured", ""
-            continue
-        fastest = min(theirs, key=lambda name: statistics.median(turns[name]))
-        ratios = paired_ratios(turns[goal.ours], turns[fastest])
-        reached = "yes" if statistics.median(ratios) <= at_most else "no"
-        if reached == "no" and min(ratios) <= at_most:
-            reached = "within noise"
-        ratio = f"{median_and_range(ratios)} of {fastest}"
-        yield goal.what, str(work), group, f"{at_most:.2f}", ratio, reached
-
-
-GOAL_COLUMNS = ("what", "work", "on", "at most", "ratio", "reached")
+        if goal.ours in turns and theirs:
+            fastest = min(theirs, key=lambda name: statistics.median(turns[name]))
+            ratios = paired_ratios(turns[goal.ours], turns[fastest])
+            ratio = f"{median_and_range(ratios)} of {fastest}"
+            reached = "within noise" if min(ratios) <= goal.at_most else "no"
+            if statistics.median(ratios) <= goal.at_most:
+                reached = "yes"
+        against = " or ".join(goal.theirs)
+        yield goal.ours, against, str(work), group, f"{goal.at_most:.2f}", ratio, reached

@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import os
-import tempfile
 import time
 
 from benchmarks import contenders as all_contenders
@@ -15,29 +14,17 @@ PRODUCT = "matrix product"
 
 @dataclasses.dataclass
 class Result:
-    """What was measured of a contender on a workload.
-
-    Attributes:
-        once: seconds of what happens once, by its name, and megabytes of peak memory.
-        turns: seconds of a step, for each round.
-        error: why there is no more, if it failed.
-    """
+    """What was measured of a contender on a workload."""
 
     contender: object
-    once: dict = dataclasses.field(default_factory=dict)
-    turns: list = dataclasses.field(default_factory=list)
-    operations: float = 0.0
-    error: str | None = None
+    once: dict = dataclasses.field(default_factory=dict)  # seconds, and megabytes
+    turns: list = dataclasses.field(default_factory=list)  # seconds of a step in each round
+    operations: float = 0.0  # of a step
+    error: str | None = None  # why there is no more
 
 
 class Bench:
-    """What a worker process does.
-
-    Args:
-        name, group, backends: what `contenders.find` finds the contender by.
-        threads: the number of cores to run on; 0 for all.
-        clock: `"wall"`, or `"cpu"` for the processor time of all threads.
-    """
+    """What a worker process does; the arguments are options of `benchmarks.__main__`."""
 
     def __init__(self, name, group, backends, threads, clock):
         self.cores = len(os.sched_getaffinity(0))
@@ -54,7 +41,7 @@ class Bench:
         return device.name(keras.backend.backend(), self.cores)
 
     def prepare(self, work):
-        """Builds the model and does the first steps; what they took."""
+        """Builds the model and does the first steps; what they took, and a step's operations."""
         import keras
 
         from benchmarks.contenders.keras_networks import set_precision
@@ -63,13 +50,15 @@ class Bench:
         keras.utils.clear_session()
         gc.collect()
         set_precision(work.precision)
-        memory = device.PeakMemory(keras.backend.backend())
-        build, model = self._timed(self.contender.build, work)
-        if work.kind == "saving":
-            return self._save_and_load(model, work, build)
-        first, self.step = self._timed(self._first_step, model, work)
+        memory = device.memory(keras.backend.backend())
+        (held, _), begin = memory(reset=True), self.clock()
+        model, built = self.contender.build(work), self.clock()
+        self.step = self.contender.step(model, work)
         self.step()
-        once = {"build (s)": build, "first step (s)": first, "peak memory (MB)": memory.megabytes()}
+        first = self.clock() - built
+        self.step()
+        once = {"build (s)": built - begin, "first step (s)": first}
+        once["peak memory (MB)"] = (memory(reset=False)[1] - held) / 1e6
         return once, getattr(self.step, "operations", work.operations)
 
     def turn(self, seconds):
@@ -81,38 +70,12 @@ class Bench:
             steps += 1
         return (self.clock() - begin) / steps
 
-    def _timed(self, function, *args):
-        begin = self.clock()
-        result = function(*args)
-        return self.clock() - begin, result
-
-    def _first_step(self, model, work):
-        step = self.contender.step(model, work)
-        step()
-        return step
-
-    def _save_and_load(self, model, work, build):
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "model")
-            save, _ = self._timed(self.contender.save, model, path)
-            load, _ = self._timed(self.contender.load, path, work)
-            size = sum(entry.stat().st_size for entry in os.scandir(folder))
-        once = {"build (s)": build, "save (s)": save, "load (s)": load, "file (MB)": size / 1e6}
-        return once, 0
-
 
 class Field:
-    """The contenders of a run and their processes.
+    """The contenders of a run and their processes, by the options of `benchmarks.__main__`."""
 
-    Args:
-        settings: see `benchmarks.__main__`: `backends`, `threads`, `clock`, `rounds`, `seconds`,
-            `timeout`, `apart` and `contenders` (parts of names).
-        report: a function of a line of text.
-    """
-
-    def __init__(self, settings, report=print):
+    def __init__(self, settings):
         self.settings = settings
-        self.report = report
         self.left_out = {}  # by the name: the packages missing
         self.workers = {}
         self.contenders = []
@@ -131,31 +94,17 @@ class Field:
 
     def run(self, work, group):
         """The results of a group's contenders, ours first, the product of matrices last."""
-        results = [Result(c) for c in self.contenders if self._is_in(c, group) and c.takes(work)]
+        results = [Result(c) for c in self.contenders if c.group == group and c.takes(work)]
         if all(result.contender.name == PRODUCT for result in results):
             return []
         self.close(but=[result.contender for result in results])
-        if self.settings.apart:
-            for result in results:
-                self._attempt(result, self._prepare, work)
-                self._race([result], work)
-                self.close()
-        else:
-            for result in results:
-                self._attempt(result, self._prepare, work)
-            self._race(results, work)
-        return results
-
-    def _is_in(self, contender, group):
-        """Whether it stands in that table; a product of matrices is in each."""
-        is_product = contender.name == PRODUCT and group == "onnxruntime"
-        return contender.group == (self.settings.backends[0] if is_product else group)
-
-    def _race(self, results, work):
-        racing = [result for result in results if not result.error and work.kind != "saving"]
+        for result in results:
+            self._attempt(result, self._prepare, work)
+        racing = [result for result in results if not result.error]
         for _, result in in_turns(racing, self.settings.rounds if racing else 0):
             if not result.error:
                 self._attempt(result, self._turn)
+        return results
 
     def _attempt(self, result, function, *args):
         try:
@@ -163,23 +112,20 @@ class Field:
         except FailedError as error:
             result.error = str(error)
             self.workers.pop(_key(result.contender)).close()
-            self.report(f"{result.contender.name}: {error}")
+            print(f"{result.contender.name}: {error}", flush=True)
 
     def _prepare(self, result, work):
         result.once, result.operations = self.worker(result.contender)("prepare", work)
-        once = ", ".join(f"{name} {value:.3g}" for name, value in result.once.items())
-        self.report(f"  {result.contender.name}: {once}")
 
     def _turn(self, result):
-        worker = self.worker(result.contender)
-        result.turns.append(worker("turn", self.settings.seconds))
+        result.turns.append(self.worker(result.contender)("turn", self.settings.seconds))
 
     def worker(self, contender):
         key = _key(contender)
         if key not in self.workers:
             settings = self.settings
             args = (*key, settings.backends, settings.threads, settings.clock)
-            environment = {**_ENVIRONMENT, **contender.environment}
+            environment = {**_ENVIRONMENT, "KERAS_BACKEND": contender.backend or contender.group}
             if settings.threads:
                 environment.update(
                     OMP_NUM_THREADS=str(settings.threads),

@@ -26,27 +26,26 @@ from benchmarks import device, processes
 from benchmarks.tables import RESULTS, publish, slug, table, versions
 
 COLUMNS = ("backend", "completed", "out of memory", "before", "after", "busy", "wall", "accuracy")
-SHORT_OF_MEMORY = 1  # the trial that is, counted from 0
 
 
-def search(trials, epochs, pixels, folder):
-    """A dict of what a search does, on this process's backend."""
+def search(backend, trials, epochs, pixels):
+    """The row of a search in the table, on this process's backend."""
     import keras
 
-    from benchmarks.search_contenders import digits, enlarged
+    from benchmarks.search_against_stock import digits
     from keras_resblocks import tuner
     from keras_resblocks.tuner.memory import is_out_of_memory
 
-    backend = keras.backend.backend()
     memory = device.memory(backend)
     has_gpu = not device.name(backend).startswith("CPU")
+    after = []
 
     class Greedy(tuner.ResNetHyperModel):
         trained = 0
 
         def fit(self, *args, **kwargs):
             Greedy.trained += 1
-            if Greedy.trained == SHORT_OF_MEMORY + 1:
+            if Greedy.trained == 2:  # the trial that runs out of memory
                 blocks = []
                 while True:  # a GPU is filled up; a CPU refuses so much at once
                     blocks.append(keras.ops.ones((2**28 if has_gpu else 2**46,)))
@@ -55,33 +54,29 @@ def search(trials, epochs, pixels, folder):
     class Measured(tuner.RandomSearch):
         def on_trial_end(self, trial):
             super().on_trial_end(trial)
-            in_use, _ = memory(reset=False)
-            after.append(in_use)
+            after.append(memory(reset=False)[0])
 
-    (x, y), (x_val, y_val), _ = digits("all", 0)
-    x, x_val = enlarged(x, pixels), enlarged(x_val, pixels)
-    after = []
-    engine = Measured(
-        Greedy(x.shape[1:], 10, dtype="mixed_bfloat16"),
-        "val_accuracy",
-        max_trials=trials,
-        seed=0,
-        directory=folder,
-    )
-    before, _ = memory(reset=True)
-    began = time.monotonic()
-    with utilization() as shares:
-        engine.search(x, y, validation_data=(x_val, y_val), epochs=epochs, verbose=0)
+    (x, y), (x_val, y_val), _ = digits(0)
+    x, x_val = (a.repeat(pixels // 8, axis=1).repeat(pixels // 8, axis=2) for a in (x, x_val))
+    hypermodel = Greedy(x.shape[1:], 10, dtype="mixed_bfloat16")
+    with tempfile.TemporaryDirectory() as folder:
+        options = dict(max_trials=trials, seed=0, directory=folder)
+        engine = Measured(hypermodel, "val_accuracy", **options)
+        before, _ = memory(reset=True)
+        began = time.monotonic()
+        with utilization() as shares:
+            engine.search(x, y, validation_data=(x_val, y_val), epochs=epochs, verbose=0)
+        wall = time.monotonic() - began
     ended = [engine.oracle.trials[key] for key in engine.oracle.end_order]
-    return {
-        "completed": sum(trial.status == "COMPLETED" for trial in ended),
-        "out of memory": sum(is_out_of_memory(trial.message or "") for trial in ended),
-        "before": before,
-        "after": max(after[1:], default=after[0]),
-        "busy": statistics.mean(shares) / 100 if shares else None,
-        "wall": time.monotonic() - began,
-        "accuracy": max(trial.score for trial in ended if trial.score is not None),
-    }
+    return (
+        backend,
+        str(sum(trial.status == "COMPLETED" for trial in ended)),
+        str(sum(is_out_of_memory(trial.message or "") for trial in ended)),
+        *(f"{held / 2**20:,.0f} MiB" for held in (before, max(after[1:], default=after[0]))),
+        f"{statistics.mean(shares):.0f}%" if shares else "-",
+        f"{wall:.0f} s",
+        f"{max(trial.score for trial in ended if trial.score is not None):.4f}",
+    )
 
 
 @contextlib.contextmanager
@@ -102,18 +97,6 @@ def utilization():
         shares.extend(int(line) for line in lines.split() if line.isdigit())
 
 
-def row(backend, found):
-    """The row of a backend in the table."""
-    return (
-        backend,
-        *(str(found[name]) for name in ("completed", "out of memory")),
-        *(f"{found[name] / 2**20:,.0f} MiB" for name in ("before", "after")),
-        "-" if found["busy"] is None else f"{found['busy']:.0%}",
-        f"{found['wall']:.0f} s",
-        f"{found['accuracy']:.4f}",
-    )
-
-
 def main(arguments=None):
     """Searches on each backend, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -124,12 +107,8 @@ def main(arguments=None):
     parser.add_argument("--pixels", type=int, default=64, help="a multiple of 8")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")
     args = parser.parse_args(arguments)
-
-    rows = []
-    for backend in args.backends:
-        with tempfile.TemporaryDirectory() as folder:
-            work = (args.trials, args.epochs, args.pixels, folder)
-            rows.append(row(backend, processes.alone(backend, search, *work)))
+    work = (args.trials, args.epochs, args.pixels)
+    rows = [processes.alone(name, search, name, *work) for name in args.backends]
     computer = processes.alone(args.backends[0], device.name, args.backends[0])
     report = [
         "# Search on a GPU",

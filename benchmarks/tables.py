@@ -25,14 +25,10 @@ def median_and_range(values, form=".3g"):
     return f"{statistics.median(values):{form}} ({min(values):{form}} - {max(values):{form}})"
 
 
-def table(columns, rows=()):
-    """A table in Markdown, or the beginning of one."""
-    return "\n".join(map(line, [columns, ["---"] * len(columns), *rows]))
-
-
-def line(cells):
-    """A line of a table."""
-    return f"| {' | '.join(cells)} |"
+def table(columns, rows):
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def slug(text):

@@ -13,31 +13,17 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A way to do some workloads.
-
-    Attributes:
-        name: in the tables.
-        group: whose table it stands in: a backend, or `"onnxruntime"`.
-        takes: whether it does a workload.
-        build: of a workload, returns the model.
-        step: of a model and a workload, returns a function without arguments that does one step
-            and waits for its result.
-        save, load: of a model and a path; and of a path and a workload.
-        requires: the packages it needs, by the names that are imported; before a clock runs.
-        before: what has to be done before they are imported.
-        environment: variables that have to be set before anything is imported.
-    """
+    """A way to do some workloads."""
 
     name: str
-    group: str
-    takes: Callable
-    build: Callable
+    group: str  # whose table it stands in: a backend, or "onnxruntime"
+    takes: Callable  # whether it does a workload
+    build: Callable  # of a workload, returns the model
+    # Of both, returns a function without arguments that does a step and waits for its result.
     step: Callable | None = None
-    save: Callable | None = None
-    load: Callable | None = None
-    requires: tuple = ()
-    before: Callable = lambda: None
-    environment: dict = dataclasses.field(default_factory=dict)
+    requires: tuple = ()  # packages, by the names that are imported before a clock runs
+    before: Callable = lambda: None  # what has to be done before they are imported
+    backend: str | None = None  # of Keras; by default the group
 
     def import_required(self):
         """Imports what is needed, which is not part of any measurement."""

@@ -4,13 +4,8 @@
 def flat_network(shape, classes, block, depths, width, stem="small", zero_pad=False):
     """The same as `create_model` makes, of stock Keras layers; its outputs are logits.
 
-    Args:
-        shape: of an image.
-        block: `"residual"` or `"bottleneck"`.
-        depths: number of blocks of each stage.
-        width: of the first stage's convolutions; each further one has twice as many channels.
-        stem: `"small"`, a 3x3 convolution, or `"large"`, for ImageNet.
-        zero_pad: whether shortcuts are of option A, without weights, rather than projections.
+    The stem is `"small"`, a 3x3 convolution, or `"large"`, for ImageNet; with `zero_pad` the
+    shortcuts are of option A, without weights.
     """
     from keras import Input, Model, layers, ops
 

@@ -1,4 +1,4 @@
-"""ResNet-50 (v1.5) as a plain flax module, after the structure of flax's ImageNet example."""
+"""ResNet-18 and -50 (v1.5) as plain flax modules, structured as flax's ImageNet example."""
 
 import functools
 
@@ -6,18 +6,13 @@ import numpy as np
 
 from benchmarks.contenders import Contender
 
+DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
+
 
 def contenders():
     """Flax under `jax.jit`, in inference and in training."""
-    yield Contender(
-        name="flax",
-        group="jax",
-        takes=lambda work: work.network == "resnet50" and work.kind != "saving",
-        build=build,
-        step=step,
-        requires=("flax",),
-        environment={"KERAS_BACKEND": "jax"},
-    )
+    takes = lambda work: work.network in DEPTHS  # noqa: E731
+    yield Contender("flax", "jax", takes, build, step, requires=("flax",))
 
 
 @functools.cache
@@ -26,7 +21,8 @@ def network_class():
     import jax.numpy as jnp
     from flax import linen as nn
 
-    class ResNet50(nn.Module):
+    class ResNet(nn.Module):
+        network: str
         classes: int
         dtype: object
 
@@ -34,14 +30,8 @@ def network_class():
         def __call__(self, x, train):
             def conv(x, filters, size=1, strides=1):
                 pad = (size // 2, size // 2)
-                return nn.Conv(
-                    filters,
-                    (size, size),
-                    (strides, strides),
-                    padding=[pad, pad],
-                    use_bias=False,
-                    dtype=self.dtype,
-                )(x)
+                options = dict(padding=[pad, pad], use_bias=False, dtype=self.dtype)
+                return nn.Conv(filters, (size, size), (strides, strides), **options)(x)
 
             def norm(x, **options):
                 return nn.BatchNorm(
@@ -49,22 +39,26 @@ def network_class():
                 )(x)
 
             def block(x, filters, strides):
-                y = nn.relu(norm(conv(x, filters)))
-                y = nn.relu(norm(conv(y, filters, 3, strides)))
-                y = norm(conv(y, 4 * filters), scale_init=nn.initializers.zeros_init())
+                convs = [(filters, 3, strides), (filters, 3)]
+                if self.network == "resnet50":
+                    convs = [(filters,), (filters, 3, strides), (4 * filters,)]
+                y = x
+                for shape in convs[:-1]:
+                    y = nn.relu(norm(conv(y, *shape)))
+                y = norm(conv(y, *convs[-1]), scale_init=nn.initializers.zeros_init())
                 if x.shape != y.shape:
-                    x = norm(conv(x, 4 * filters, 1, strides))
+                    x = norm(conv(x, y.shape[-1], 1, strides))
                 return nn.relu(x + y)
 
             x = nn.relu(norm(conv(x, 64, 7, 2)))
             x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
-            for stage, depth in enumerate((3, 4, 6, 3)):
+            for stage, depth in enumerate(DEPTHS[self.network]):
                 for i in range(depth):
                     x = block(x, 64 * 2**stage, 2 if stage and not i else 1)
             x = jnp.mean(x, axis=(1, 2))
             return jnp.asarray(nn.Dense(self.classes, dtype=self.dtype)(x), jnp.float32)
 
-    return ResNet50
+    return ResNet
 
 
 def build(work):
@@ -72,7 +66,7 @@ def build(work):
     import jax.numpy as jnp
 
     dtype = jnp.bfloat16 if work.precision == "bfloat16" else jnp.float32
-    module = network_class()(work.classes, dtype)
+    module = network_class()(work.network, work.classes, dtype)
     images = jnp.zeros((1, *work.shape))
     variables = jax.jit(functools.partial(module.init, train=False))(jax.random.key(0), images)
     return module, variables
@@ -95,12 +89,8 @@ def step(model, work):
         params, statistics, momenta = state
 
         def loss_of(params):
-            logits, changes = module.apply(
-                {"params": params, "batch_stats": statistics},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-            )
+            variables = {"params": params, "batch_stats": statistics}
+            logits, changes = module.apply(variables, images, train=True, mutable=["batch_stats"])
             logs = jax.nn.log_softmax(logits)
             loss = -jnp.mean(jnp.take_along_axis(logs, labels[:, None], axis=1))
             return loss, changes["batch_stats"]

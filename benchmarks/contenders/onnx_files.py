@@ -10,31 +10,31 @@ from benchmarks.contenders import Contender, keras_networks, torch_networks
 
 def contenders(backend):
     """Both files run alike; ours is written on a Keras backend."""
-    requires = ("onnx", "onnxruntime")
-
-    def takes(work):
-        is_known = work.network == "resnet50" and work.precision == "float32"
-        return work.kind == "inference" and is_known
-
+    packages = ("onnx", "onnxruntime")
     yield Contender(
         name="keras_resblocks, export_onnx",
         group="onnxruntime",
-        takes=takes,
+        takes=_takes,
         build=keras_networks.ours,
         step=ours,
-        requires=("keras_resblocks", *requires),
-        environment={"KERAS_BACKEND": backend},
+        requires=("keras_resblocks", *packages),
+        backend=backend,
     )
     yield Contender(
         name="timm, onnx_export",
         group="onnxruntime",
-        takes=takes,
+        takes=_takes,
         build=torch_networks.timm,
         step=timm,
-        requires=("timm", "torchvision", "onnxscript", *requires),
+        requires=("timm", "torchvision", "onnxscript", *packages),
         before=torch_networks.define_operations,
-        environment={"KERAS_BACKEND": "torch"},
+        backend="torch",
     )
+
+
+def _takes(work):
+    what = (work.kind, work.network, work.size, work.precision)
+    return what == ("inference", "resnet50", 224, "float32")
 
 
 def ours(model, work):

@@ -1,4 +1,4 @@
-"""timm's and torchvision's networks in plain PyTorch, channels last in memory."""
+"""timm's networks in plain PyTorch, channels last in memory."""
 
 import functools
 
@@ -8,50 +8,28 @@ _DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 
 def contenders():
-    """Eager ones; and timm by TorchScript (on a CPU) and by `torch.compile` (on a GPU)."""
-    on = functools.partial(
-        Contender,
-        group="torch",
-        before=define_operations,
-        environment={"KERAS_BACKEND": "torch"},
-    )
-    for library, build in (("timm", timm), ("torchvision", torchvision)):
-        takes = functools.partial(_takes, device="any", kind=("inference", "training"))
-        requires = (library, "torchvision")
-        yield on(name=library, takes=takes, build=build, step=eager, requires=requires)
-        yield on(
-            name=f"{library}, state dict",
-            takes=functools.partial(_takes, device="any", kind=("saving",)),
-            build=build,
-            save=_save,
-            load=functools.partial(_load, build=build),
-            requires=requires,
-        )
+    """Eager, and on a GPU by `torch.compile`."""
     requires = ("timm", "torchvision")
-    takes = functools.partial(_takes, device="cpu", kind=("inference",))
-    yield on(
-        name="timm, TorchScript", takes=takes, build=timm, step=torch_script, requires=requires
-    )
-    takes = functools.partial(_takes, device="gpu", kind=("inference", "training"))
-    yield on(name="timm, torch.compile", takes=takes, build=timm, step=compiled, requires=requires)
+    options = dict(requires=requires, before=define_operations)
+    yield Contender("timm", "torch", _takes, timm, eager, **options)
+    yield Contender("timm, torch.compile", "torch", _takes_on_gpu, timm, compiled, **options)
 
 
-def _takes(work, device, kind):
-    if work.network != "resnet50" or work.kind not in kind:
-        return False
-    return device in ("any", work.device)
+def _takes(work):
+    return work.network == "resnet50"
+
+
+def _takes_on_gpu(work):
+    return _takes(work) and work.device == "gpu"
 
 
 def timm(work):
+    import torch
     from timm import create_model
 
-    return _placed(create_model("resnet50", num_classes=work.classes), work)
-
-
-def torchvision(work):
-    from torchvision.models import resnet50
-
-    return _placed(resnet50(num_classes=work.classes), work)
+    model = create_model("resnet50", num_classes=work.classes)
+    model = model.to(_DEVICES[work.device], memory_format=torch.channels_last)
+    return model.train(work.kind == "training")
 
 
 @functools.cache
@@ -66,13 +44,6 @@ def define_operations():
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library
-
-
-def _placed(model, work):
-    import torch
-
-    model = model.to(_DEVICES[work.device], memory_format=torch.channels_last)
-    return model.train(work.kind == "training")
 
 
 def _data(work):
@@ -121,26 +92,3 @@ def compiled(model, work):
     import torch
 
     return eager(model, work, torch.compile(model))
-
-
-def torch_script(model, work):
-    import torch
-
-    images, _ = _data(work)
-    with torch.no_grad():
-        traced = torch.jit.trace(model, images)
-        return eager(model, work, torch.jit.optimize_for_inference(traced))
-
-
-def _save(model, path):
-    import torch
-
-    torch.save(model.state_dict(), f"{path}.pth")
-
-
-def _load(path, work, build):
-    import torch
-
-    model = build(work)
-    model.load_state_dict(torch.load(f"{path}.pth", weights_only=True))
-    return model

@@ -242,6 +242,7 @@ def read_options(folder):
             f"{path} must hold the arguments of the search, but it is damaged. Put a copy in its "
             "place, or start over: search DATA --overwrite"
         )
+    defaults["engine"] = "optuna" if options.get("study") else "kerastuner"  # in 0.1.0
     return argparse.Namespace(**{**defaults, **options})
 
 

@@ -156,6 +156,7 @@ class CandidateSampler(optuna.samplers.BaseSampler):
         self._within_budget = getattr(hypermodel, "within_budget", lambda values: True)
         self._identity = getattr(hypermodel, "identity", _by_values)
         self._sampler, self._seed = sampler, seed
+        self._trials = None  # all of them, for the draw that follows
         self._learned = {}  # the distributions of what trials have asked for, by name
         self._names = set()  # each a set of names that a trial has asked for
         self._tried = set()  # the identities of candidates
@@ -169,6 +170,8 @@ class CandidateSampler(optuna.samplers.BaseSampler):
 
     def hyperparameters(self, trial):
         """The `HyperParameters` of a trial of a study with this sampler; None if exhausted."""
+        # To a sampler, a `HyperbandPruner` shows the trials of one bracket alone.
+        self._trials = trial.study.get_trials(deepcopy=False)
         trial.relative_params  # noqa: B018 (which draws)
         if self.exhausted:
             return None
@@ -225,7 +228,7 @@ class CandidateSampler(optuna.samplers.BaseSampler):
 
     def _draw(self, study, trial):
         """A copy of the trial with the `params` of a new candidate, None if none is found."""
-        trials = study.get_trials(deepcopy=False)
+        trials, self._trials = self._trials or study.get_trials(deepcopy=False), None
         under_way = self._learn(trials, trial)
         # With what `before_trial` has noted, as GridSampler does.
         trial = next((one for one in reversed(trials) if one.number == trial.number), trial)

@@ -1,6 +1,7 @@
 """A search by Optuna, from any number of processes and machines."""
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
@@ -18,6 +19,7 @@ import keras_tuner
 from keras_resblocks import validation
 from keras_resblocks.tuner import memory
 from keras_resblocks.tuner.descriptions import describe_search
+from keras_resblocks.tuner.progress import Progress
 from keras_resblocks.tuner.trials import Objectives, Trial, hypermodel_of, objectives_of
 from keras_resblocks.types import FilePath
 
@@ -139,19 +141,21 @@ def optuna_search(
         folder = directory and pathlib.Path(directory) / study_name
         about = {**describe_search(hypermodel, seed), "directory": folder and str(folder)}
         study.set_user_attr("search", about)
-        worker = _Worker(hypermodel, objectives, folder, seed, fit_arguments)
+        progress = Progress(objectives[0].name, functools.partial(_standing, study, max_trials))
+        progress.verbose, progress.epochs = verbose, fit_arguments.get("epochs")
+        worker = _Worker(hypermodel, objectives, folder, seed, fit_arguments, progress)
         callbacks = [worker.on_trial_end, optuna.study.MaxTrialsCallback(max_trials, counted)]
         if folder:
             callbacks.append(_keep_best(folder, keep_checkpoints))
-        if verbose:
-            callbacks.append(_print_line(max_trials, counted))
-        while len(study.get_trials(deepcopy=False, states=counted)) < max_trials:
-            try:
-                study.optimize(worker.run, callbacks=callbacks, catch=(Exception,))
-                break
-            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-                if not worker.was_taken_for_dead:
-                    raise
+        callbacks.append(functools.partial(_print_line, progress))
+        with progress:
+            while len(study.get_trials(deepcopy=False, states=counted)) < max_trials:
+                try:
+                    study.optimize(worker.run, callbacks=callbacks, catch=(Exception,))
+                    break
+                except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                    if not worker.was_taken_for_dead:
+                        raise
     return study
 
 
@@ -163,12 +167,13 @@ class _Worker:
             does after a host was suspended. Optuna raises an error then.
     """
 
-    def __init__(self, hypermodel, objectives, folder, seed, fit_arguments):
+    def __init__(self, hypermodel, objectives, folder, seed, fit_arguments, progress):
         self.hypermodel = hypermodel
         self.objectives = objectives
         self.folder = folder
         self.seed = seed
         self.fit_arguments = fit_arguments
+        self.progress = progress
         self.was_taken_for_dead = False
         self._failures, self._fatal = 0, None
 
@@ -178,6 +183,7 @@ class _Worker:
         import optuna
 
         self.was_taken_for_dead = False
+        self.progress.begin(trial.number, {})
         if _has_twin(trial):
             trial.set_user_attr("void", "another trial runs the same again")
             return None
@@ -188,6 +194,7 @@ class _Worker:
                 trial.set_user_attr("void", "no further candidate")
                 trial.study.stop()
                 return None
+            self.progress.begin(trial.number, hp.values)
             values, record = self._trained(trial, hp)
             costs = {**record["cost"], "seconds": record["seconds"]["total"]}
             for name, value in {**costs, "record": record}.items():
@@ -215,7 +222,7 @@ class _Worker:
         origin = _original(frozen)
         folder = self.folder and self.folder / f"trial_{origin}"
         seed = None if self.seed is None else self.seed + origin
-        report = self._report(trial, frozen) if len(self.objectives) == 1 else None
+        report = self._report(trial, frozen)
         trained = Trial(self.hypermodel, self.objectives, folder, report, seed)
         values, record = trained.run(hp, **self.fit_arguments)
         if folder and origin != trial.number and folder.exists():
@@ -226,7 +233,8 @@ class _Worker:
         import optuna
 
         def report(epoch, values):
-            for value in values.values():
+            self.progress.epoch(epoch, values)
+            for value in values.values() if len(self.objectives) == 1 else ():
                 if epoch not in frozen.intermediate_values:  # by an earlier run of the trial
                     trial.report(value, epoch)
                 if trial.should_prune():
@@ -328,25 +336,28 @@ def _ranked(study, trials):
     return sorted((one for one in trials if one.state.name == "COMPLETE"), key=rank)
 
 
-def _print_line(max_trials, counted):
-    """A callback of Optuna: prints a line a trial."""
+def _standing(study, max_trials):
+    """What `Progress` says of a search."""
+    trials = study.get_trials(deepcopy=False)
+    over = sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
+    if len(study.directions) > 1:
+        return over, max_trials, ""
+    best = next(iter(_ranked(study, trials)), None)
+    return over, max_trials, f"best {best.value:.4f} ({best.number})" if best else "no best yet"
 
-    def values_of(study, trial):
-        return ", ".join(f"{k} {v:.4g}" for k, v in zip(study.metric_names, trial.values))
 
-    def print_line(study, trial):
-        line = trial.state.name.lower()
-        if line == "complete":
-            line = f"{values_of(study, trial)} in {trial.user_attrs['seconds']:.1f} s"
-            if len(study.directions) == 1:
-                best = _ranked(study, study.get_trials(deepcopy=False))[0]
-                line += f" | best {values_of(study, best)} (trial {best.number})"
-        elif "failure" in trial.user_attrs:
-            line = "failed: " + trial.user_attrs["failure"].strip().splitlines()[-1]
-        over = len(study.get_trials(deepcopy=False, states=counted))
-        print(f"trial {trial.number} | {line} | {over} of {max_trials} over", flush=True)
+def _print_line(progress, study, trial):
+    """A callback of Optuna: prints the line of a trial."""
+    if trial.state.name == "COMPLETE":
+        values = (f"{k} {_text(v)}" for k, v in zip(study.metric_names, trial.values))
+        progress.end(", ".join(values))
+    elif "void" not in trial.user_attrs:  # of which there is a warning
+        state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
+        progress.end(state, trial.user_attrs.get("failure", ""))
 
-    return print_line
+
+def _text(value):
+    return f"{value:.4f}" if value % 1 else f"{value:.0f}"
 
 
 @contextlib.contextmanager

@@ -18,15 +18,18 @@ class Progress:
     it there is no live line.
 
     Args:
-        oracle: the oracle of the search, which knows its trials.
+        objective: its name.
+        standing: a function that returns how many trials are over, how many there will be (None
+            if there is no telling), and the best one in words.
 
     Attributes:
         verbose: whether to say anything.
         epochs: of the trial that is under way, None if not known.
     """
 
-    def __init__(self, oracle):
-        self.oracle = oracle
+    def __init__(self, objective, standing):
+        self.objective = objective
+        self.standing = standing
         self.verbose = 1
         self.epochs = None
         self._durations = []
@@ -45,63 +48,55 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def on_trial_begin(self, trial):
-        """Starts the clock of a trial."""
+    def begin(self, number, values):
+        """Starts the clock of a trial; its hyperparameters may be filled in later."""
         self._began = time.monotonic()
-        self._show(trial, ["begins"])
+        self._number, self._values = number, values
+        self._show("begins")
 
-    def on_epoch_end(self, trial, epoch, logs):
-        """Shows the epoch of a trial that is over, counted from 0, and its metrics."""
-        name = self.oracle.objective.name
+    def epoch(self, epoch, logs):
+        """Shows an epoch of the trial that is over, counted from 0, and its metrics."""
+        name = self.objective
         score = [f"{name} {logs[name]:.4f}"] if name in logs else []
         of_all = f" of {self.epochs}" if self.epochs else ""
-        self._show(trial, [f"epoch {epoch + 1}{of_all}", *score])
+        self._show(f"epoch {epoch + 1}{of_all}", *score)
 
-    def on_trial_end(self, trial):
-        """Prints the line of a trial."""
+    def end(self, result, reason=None):
+        """Prints the line of the trial: its result, or what became of it and why."""
         self._durations.append(time.monotonic() - self._began)
         if self.verbose:
-            print(self.line(trial), flush=True)
+            print(self.line(result, reason), flush=True)
 
-    def line(self, trial):
+    def line(self, result, reason=None):
         """What there is to say at the end of a trial."""
-        return self._joined(trial, [self._result(trial)])
+        took = duration(self._durations[-1])
+        if reason is None:
+            return self._joined(f"{result} in {took}")
+        return self._joined(
+            ": ".join([f"{result} after {took}", *reason.strip().splitlines()[-1:]])
+        )
 
-    def _show(self, trial, parts):
+    def _show(self, *parts):
         if self._live is not None:
-            values = trial.hyperparameters.values.items()
-            candidate = ", ".join(f"{k} {format_value(v)}" for k, v in values if "/" not in k)
+            values = ((k, v) for k, v in self._values.items() if "/" not in k)
+            candidate = ", ".join(f"{name} {format_value(value)}" for name, value in values)
             line, below = (
                 Text(text, no_wrap=True, overflow="ellipsis")
-                for text in (self._joined(trial, parts), f"  {candidate}")
+                for text in (self._joined(*parts), f"  {candidate}")
             )
             self._live.update(Group(Spinner("dots", line), below), refresh=True)
 
-    def _joined(self, trial, parts):
-        over, total = len(self.oracle.end_order), self.oracle.total_trials()
+    def _joined(self, *parts):
+        over, total, best = self.standing()
         count = f"{over}/{total}" if total else f"{over} over"
         if total and total > over and self._durations:
             mean = sum(self._durations) / len(self._durations)
-            count += f", {_duration(mean * (total - over))} left"
-        return " | ".join([f"trial {trial.trial_id}", *parts, self._best(), count])
-
-    def _result(self, trial):
-        took = _duration(self._durations[-1])
-        # The oracle holds the scored copy of the trial.
-        trial = self.oracle.trials.get(trial.trial_id, trial)
-        if trial.score is None:
-            reason = (trial.message or "no score").strip().splitlines()[-1]
-            return f"{trial.status.lower()} after {took}: {reason}"
-        return f"{self.oracle.objective.name} {trial.score:.4f} in {took}"
-
-    def _best(self):
-        best = next(iter(self.oracle.get_best_trials(1)), None)
-        if best is None or best.score is None:
-            return "no best yet"
-        return f"best {best.score:.4f} ({best.trial_id})"
+            count += f", {duration(mean * (total - over))} left"
+        return " | ".join(filter(None, [f"trial {self._number}", *parts, best, count]))
 
 
-def _duration(seconds):
+def duration(seconds):
+    """As text, with a unit."""
     units = {"s": 1, "min": 60, "h": 3600}
     unit = next((unit for unit, one in units.items() if seconds < 99.5 * one), "h")
     return f"{seconds / units[unit]:.{int(unit == 'h')}f} {unit}"

@@ -58,7 +58,7 @@ class _Tuner(keras_tuner.Tuner):
             validation.positive_int("keep_checkpoints", keep_checkpoints)
         self.keep_checkpoints = keep_checkpoints
         self._seed = oracle.seed
-        self._progress = Progress(oracle)
+        self._progress = Progress(oracle.objective.name, self._standing)
         self._with_checkpoint = None  # the ended trials that may have one
         goes_on = not kwargs.get("overwrite") and _take_up(kwargs)
         super().__init__(oracle=oracle, hypermodel=hypermodel, **kwargs)
@@ -109,7 +109,7 @@ class _Tuner(keras_tuner.Tuner):
         super().on_trial_begin(trial)
         self._began = time.monotonic()
         self._held = memory.held()
-        self._progress.on_trial_begin(trial)
+        self._progress.begin(trial.trial_id, trial.hyperparameters.values)
         number = int(trial.trial_id) if trial.trial_id.isdigit() else trial.trial_id
         seed_all(zlib.crc32(f"{self._seed} {number}".encode()))
 
@@ -117,7 +117,7 @@ class _Tuner(keras_tuner.Tuner):
         self, trial: Trial, model: keras.Model, epoch: int, logs: dict[str, float] | None = None
     ) -> None:
         super().on_epoch_end(trial, model, epoch, logs=logs)
-        self._progress.on_epoch_end(trial, epoch, logs or {})
+        self._progress.epoch(epoch, logs or {})
 
     def on_trial_end(self, trial: Trial) -> None:
         if trial.status == "INVALID" and memory.is_out_of_memory(trial.message):
@@ -126,7 +126,11 @@ class _Tuner(keras_tuner.Tuner):
         memory.release(self._held)
         shutil.rmtree(self._backup_folder(trial), ignore_errors=True)
         self._remove_checkpoints(trial)
-        self._progress.on_trial_end(trial)
+        ended = self.oracle.trials.get(trial.trial_id, trial)  # the scored copy
+        if ended.score is None:
+            self._progress.end(ended.status.lower(), ended.message or "no score")
+        else:
+            self._progress.end(f"{self.oracle.objective.name} {ended.score:.4f}")
 
     def save(self) -> None:
         if not self._is_worker():
@@ -172,6 +176,13 @@ class _Tuner(keras_tuner.Tuner):
         content = {"history": record.history, **describe(record.model), "seconds": seconds}
         json_files.write(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "record.json", content)
         return results
+
+    def _standing(self):
+        """What `Progress` says of the search."""
+        best = next(iter(self.oracle.get_best_trials(1)), None)
+        has_best = best is not None and best.score is not None
+        said = f"best {best.score:.4f} ({best.trial_id})" if has_best else "no best yet"
+        return len(self.oracle.end_order), self.oracle.total_trials(), said
 
     def _is_one_fit(self):
         """Whether a trial is known to be one `fit` of a model, as KerasTuner and we have it."""

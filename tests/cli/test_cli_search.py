@@ -8,6 +8,7 @@ import time
 
 import keras
 import numpy as np
+import optuna
 import pytest
 from commands import QUICK, TINY, images, run, start, write_folder, write_npz
 from helpers import BACKENDS, is_installed
@@ -403,17 +404,21 @@ def test_a_damaged_record_of_the_data_is_an_error(content, tmp_path, capsys):
     assert f"{path} must hold what the data were" in capsys.readouterr().err
 
 
-def ended(out):
-    return set(json.loads((out / "search" / "oracle.json").read_text())["end_order"])
+def ended(out, engine):
+    if engine == "kerastuner":
+        return len(json.loads((out / "search" / "oracle.json").read_text())["end_order"])
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{out}/study.db")
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["kerastuner", "optuna"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_search_that_was_stopped_goes_on(number, tmp_path, capsys):
+def test_a_search_that_was_stopped_goes_on(number, engine, tmp_path, capsys):
     out = tmp_path / "out"
     npz = write_npz(tmp_path / "images.npz")
     space = ("--stages", 2, "--widths", 2, 4, "--blocks", "residual", "--epochs", 10)
-    process = start("search", npz, *space, "--trials", 4, "--out", out)
+    process = start("search", npz, *space, "--engine", engine, "--trials", 4, "--out", out)
     for line in process.stdout:
         if line.startswith("trial 0 "):
             break
@@ -423,12 +428,12 @@ def test_a_search_that_was_stopped_goes_on(number, tmp_path, capsys):
     if number == signal.SIGINT:
         assert process.returncode == 128 + signal.SIGINT
         assert rest.splitlines()[-1].endswith(f"python -m keras_resblocks resume {out}")
-    before = ended(out)
-    assert 1 <= len(before) < 4
+    before = ended(out, engine)
+    assert 1 <= before < 4
     assert run("resume", out) == 0
     printed = capsys.readouterr().out
-    assert len(trials_of(printed)) == 4 - len(before)
-    assert len(ended(out)) == 4
+    assert len(trials_of(printed)) == 4 - before
+    assert ended(out, engine) == 4
     assert accuracy_of(printed) >= 0
 
 
@@ -465,6 +470,12 @@ def test_without_its_arguments_a_search_cannot_go_on(damage, message, tmp_path, 
     assert message in line
 
 
+@pytest.mark.parametrize(("known", "engine"), [({}, "kerastuner"), ({"study": "s"}, "optuna")])
+def test_a_search_of_the_first_version_keeps_its_engine(known, engine, tmp_path):
+    (tmp_path / "arguments.json").write_text(json.dumps({"data": "digits", **known}))
+    assert options.read_options(tmp_path).engine == engine
+
+
 def test_hyperbands_epochs_stay_as_they_were(tmp_path, capsys):
     arguments = {"data": "digits", "epochs": 4, "tuner": "hyperband"}
     (tmp_path / "arguments.json").write_text(json.dumps(arguments))
@@ -487,7 +498,6 @@ def test_another_engine_ends_with_a_tested_model_too(engine, tmp_path):
 
 @pytest.mark.slow
 def test_a_study_is_searched_shared_resumed_and_reported(tmp_path, capsys):
-    pytest.importorskip("optuna")
     npz, storage = write_npz(tmp_path / "images.npz"), tmp_path / "search.journal"
     study = ("--study", "tiny", "--storage", storage)
     assert run("search", npz, *QUICK, *study, "--out", tmp_path / "one") == 0

@@ -188,6 +188,17 @@ def test_every_sampler_draws_all_candidates_within_the_budget_once_and_no_other(
     assert len(found) == (6 if name == "gp" else len(feasible)) == len(as_set(found))
 
 
+def test_no_candidate_is_drawn_twice_in_the_brackets_of_a_pruner():
+    hypermodel, feasible = within_budget(0.2)
+    study = optuna.create_study(pruner=optuna.pruners.HyperbandPruner(1, 9))
+    first = study.ask()  # after which there are brackets
+    first.report(0.0, 0)
+    assert not first.should_prune()
+    study.tell(first, 0.0)
+    found = drawn(hypermodel, 99, study=study)
+    assert len(found) == len(feasible) == len(as_set(found))
+
+
 class Own(tuner.ResNetHyperModel):
     """Asks for a hyperparameter of its own, which is not declared."""
 

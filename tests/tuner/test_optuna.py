@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -374,8 +375,9 @@ def test_what_is_printed_is_a_line_a_trial(capfd):
     assert "".join(capfd.readouterr()) == ""
     search(Quick([ValueError("a bug")]), verbose=1, max_trials=2)
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "trial 0 | failed: ValueError: a bug | 0 of 2 over"
-    assert lines[2].endswith("2 of 2 over")
+    failed = r"trial 0 \| failed after \d s: ValueError: a bug \| no best yet \| 0/2, \d s left"
+    assert re.fullmatch(failed, lines[0])
+    assert re.fullmatch(r"trial 2 \| score [\d.]+ in \d s \| best .* \| 2/2", lines[2])
 
 
 class Notes(keras.callbacks.Callback):

@@ -398,17 +398,13 @@ class TestLiveProgress:
         (values,) = [trial.hyperparameters.values.items() for trial in trials_of(engine)]
         assert ", ".join(f"{name} {value:.4g}" for name, value in values) in shown.getvalue()
 
-    def test_no_line_is_wider_than_a_terminal(self, tmp_path, monkeypatch):
-        engine = engine_of(tmp_path, max_trials=12)
-        engine.oracle.end_order = [f"{number:02d}" for number in range(10)]
-        trial = keras_tuner.engine.trial.Trial(engine.oracle.get_space(), trial_id="10")
-        trial.score = 0.1234
-        engine.oracle.trials = {"10": trial}
-        monkeypatch.setattr(engine.oracle, "get_best_trials", lambda count: [trial])
-        progress_of = progress.Progress(engine.oracle)
+    def test_no_line_is_wider_than_a_terminal(self):
+        standing = lambda: (10, 12, "best 0.1234 (10)")  # noqa: E731
+        progress_of = progress.Progress("val_accuracy", standing)
+        progress_of.begin("10", {})
         progress_of._durations = [3560.0]
         line = "trial 10 | val_accuracy 0.1234 in 59 min | best 0.1234 (10) | 10/12, 2.0 h left"
-        assert progress_of.line(trial) == line
+        assert progress_of.line("val_accuracy 0.1234") == line
         assert len(line) < 80
 
     def test_nothing_moves_elsewhere(self, tmp_path, capsys):

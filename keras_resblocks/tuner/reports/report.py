@@ -6,18 +6,21 @@ import datetime
 import importlib.resources
 import pathlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras_tuner
 
 from keras_resblocks.tuner.reports import charts, tables
 from keras_resblocks.tuner.reports.records import SearchRecords, TrialRecord
-from keras_resblocks.tuner.reports.sources import search_records, tuner_records
+from keras_resblocks.tuner.reports.sources import search_records
 from keras_resblocks.types import FilePath
 
 if TYPE_CHECKING:
     import optuna
     import ray.tune
+
+# What a search may be given as.
+Source: TypeAlias = "FilePath | keras_tuner.Tuner | optuna.Study | ray.tune.ResultGrid"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Report:
 
 
 def report(
-    source: "FilePath | keras_tuner.Tuner | optuna.Study | ray.tune.ResultGrid",
+    source: Source,
     out: FilePath | None = None,
     *,
     objective: str | keras_tuner.Objective | None = None,
@@ -128,11 +131,11 @@ def report(
     return found
 
 
-def trial_rows(tuner: keras_tuner.Tuner) -> list[TrialRecord]:
-    """The trials of a tuner, in the order of their start.
+def trial_rows(tuner: Source) -> list[TrialRecord]:
+    """The trials of a search, in the order of their start.
 
     Args:
-        tuner: after its search, or amid it.
+        tuner: after its search, or amid it; or what `report` takes.
 
     Returns:
         A list of `TrialRecord`.
@@ -144,14 +147,14 @@ def trial_rows(tuner: keras_tuner.Tuner) -> list[TrialRecord]:
         >>> from keras_resblocks.tuner import trial_rows
         >>> [trial.score for trial in trial_rows(tuner)]  # needs: search
     """
-    return list(tuner_records(tuner).trials)
+    return list(search_records(tuner).trials)
 
 
-def print_trials(tuner: keras_tuner.Tuner) -> None:
-    """Prints the trials of a tuner as a table, the best first. Needs the package `rich`.
+def print_trials(tuner: Source) -> None:
+    """Prints the trials of a search as a table, the best first. Needs the package `rich`.
 
     Args:
-        tuner: after its search, or amid it.
+        tuner: after its search, or amid it; or what `report` takes.
 
     Raises:
         ValueError: if there is no trial yet.
@@ -162,7 +165,7 @@ def print_trials(tuner: keras_tuner.Tuner) -> None:
     """
     from rich.console import Console
 
-    search, console = tuner_records(tuner), Console()
+    search, console = search_records(tuner), Console()
     if console.is_terminal:
         console.print(tables.rich_table(search, console.width))
     else:  # a file has room for all columns
@@ -170,11 +173,11 @@ def print_trials(tuner: keras_tuner.Tuner) -> None:
         Console(width=max(100, 14 * len(table.columns))).print(table)
 
 
-def plot_trials(tuner: keras_tuner.Tuner, path: FilePath) -> None:
+def plot_trials(tuner: Source, path: FilePath) -> None:
     """Saves a plot of the score of each trial against its number of parameters, by matplotlib.
 
     Args:
-        tuner: after its search.
+        tuner: after its search; or what `report` takes.
         path: of the image file, PNG by its suffix.
 
     Raises:
@@ -186,7 +189,7 @@ def plot_trials(tuner: keras_tuner.Tuner, path: FilePath) -> None:
     """
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
-    search = tuner_records(tuner)
+    search = search_records(tuner)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for trials, style in ((search.scored, "o"), (search.pareto_front("params"), "-")):
