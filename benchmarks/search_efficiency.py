@@ -7,8 +7,9 @@ quickest here: there is nothing to compile. A run that was killed goes on when i
 
 Each engine searches the default space of `ResNetHyperModel`, with widths for images of 8 pixels and
 at most 100,000 parameters, on 200 training images. Random search has `--trials` trials of 9
-epochs; the other engines, with the same seed, search until they find as good a validation accuracy,
-or have used half as much again. **Compute** is counted, not timed: multiply-accumulates of a
+epochs; the other engines search until they find as good a validation accuracy, or have used half
+as much again. They have seeds of their own: with the same one, KerasTuner's would draw the very
+candidates that the goal is from. **Compute** is counted, not timed: multiply-accumulates of a
 candidate times images times the epochs that were trained, also of trials that are stopped.
 
 **The learning curves are tabulated**, as in NAS-Bench. A candidate is trained once for each data
@@ -18,8 +19,8 @@ candidate, the data and the seed of the training (one for each candidate), but n
 One thing is simplified: `Hyperband` goes on from the last epoch of a trial, not from the best one.
 The seeds are those of the searches; the data and the trainings are the same for all of them.
 
-Random search is KerasTuner's own, less what is over budget or was tried. Its row has another seed
-than the goal: it is what an engine gets that is no better.
+Random search is KerasTuner's own, less what is over budget or was tried. Its row, of another seed
+than the goal, is what an engine gets that is no better.
 """
 
 import argparse
@@ -178,11 +179,11 @@ class Tabulated(keras_tuner.HyperModel):
             raise SearchOverError
 
 
-def kerastuner(engine, **options):
-    """A search by one of KerasTuner's tuners."""
+def kerastuner(engine, shift=500_000, **options):
+    """A search by one of KerasTuner's tuners; the shift is of the seed."""
 
     def run(hypermodel, seed, folder):
-        tuner = engine(hypermodel, "val_accuracy", seed=seed, directory=folder, **options)
+        tuner = engine(hypermodel, "val_accuracy", seed=seed + shift, directory=folder, **options)
         tuner.search(epochs=EPOCHS, verbose=0)
 
     return run
@@ -285,7 +286,7 @@ def measured(data, args):
             print(f"{path.stem}: {result['trials']}, {result['best']:.4f}", flush=True)
         return json_files.read(path)
 
-    random = kerastuner(search.RandomSearch, max_trials=args.trials)
+    random = kerastuner(search.RandomSearch, shift=0, max_trials=args.trials)
     randoms, runs = [], {name: [] for name in args.engines}
     for seed in range(args.seeds):
         randoms.append(once("RandomSearch", seed, random))
