@@ -21,12 +21,12 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
-    """Of a test with many cases, a quarter is quick, at least six: others on each backend."""
+    """Of a test with many cases, a sixth is quick, at least four: others on each backend."""
     tests = collections.defaultdict(list)
     for item in items:
         tests[item.nodeid.partition("[")[0]].append(item)
     for cases in tests.values():
-        step = math.ceil(len(cases) / max(6, len(cases) // 4))
+        step = math.ceil(len(cases) / max(4, len(cases) // 6))
         first = BACKENDS.index(keras.backend.backend()) % step
         for number, case in enumerate(cases):
             if number % step != first:

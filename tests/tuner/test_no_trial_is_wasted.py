@@ -171,6 +171,7 @@ class TooLarge(keras_tuner.HyperModel):
         return super().fit(hp, model, *args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORTAGES)
 def test_five_trials_out_of_memory_are_recorded_and_the_search_goes_on(name, tmp_path):
     hypermodel = TooLarge(SHORTAGES[name])

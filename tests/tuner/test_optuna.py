@@ -539,7 +539,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_the_trial_of_a_killed_worker_is_run_again_from_its_last_epoch(database, request, tmp_path):
     url = request.getfixturevalue(database)
     context = multiprocessing.get_context("forkserver")  # which imports once

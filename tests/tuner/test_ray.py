@@ -116,6 +116,7 @@ def test_the_trial_of_a_worker_that_died_goes_on_from_its_last_epoch(tmp_path):
     assert len((tmp_path / "notes.txt").read_text().splitlines()) == len(lines)
 
 
+@pytest.mark.slow
 def test_failures_are_results_and_an_exhausted_space_ends_the_search(tmp_path):
     with pytest.warns(UserWarning, match="3 trials and not 4"):
         results = search(Sized(fails=3), tmp_path, max_trials=4, objective="val_accuracy")
