@@ -126,11 +126,8 @@ class _Tuner(keras_tuner.Tuner):
         memory.release(self._held)
         shutil.rmtree(self._backup_folder(trial), ignore_errors=True)
         self._remove_checkpoints(trial)
-        ended = self.oracle.trials.get(trial.trial_id, trial)  # the scored copy
-        if ended.score is None:
-            self._progress.end(ended.status.lower(), ended.message or "no score")
-        else:
-            self._progress.end(f"{self.oracle.objective.name} {ended.score:.4f}")
+        if self._progress.verbose:  # and so no worker of a chief, who alone has the scored copy
+            self._say_result(self.oracle.trials.get(trial.trial_id, trial))
 
     def save(self) -> None:
         if not self._is_worker():
@@ -176,6 +173,12 @@ class _Tuner(keras_tuner.Tuner):
         content = {"history": record.history, **describe(record.model), "seconds": seconds}
         json_files.write(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "record.json", content)
         return results
+
+    def _say_result(self, trial):
+        if trial.score is None:
+            self._progress.end(trial.status.lower(), trial.message or "no score")
+        else:
+            self._progress.end(f"{self.oracle.objective.name} {trial.score:.4f}")
 
     def _standing(self):
         """What `Progress` says of the search."""
