@@ -39,6 +39,17 @@ def is_convolution(layer):
     )
 
 
+def convolution(layer, convolve):
+    """A convolution as a function of `(inputs, training)`: `convolve(x, kernel)`, and its bias."""
+
+    def call(inputs, training):
+        x = keras.ops.cast(inputs, layer.compute_dtype)
+        outputs = convolve(x, keras.ops.cast(layer.kernel, layer.compute_dtype))
+        return outputs + keras.ops.cast(layer.bias, outputs.dtype) if layer.use_bias else outputs
+
+    return call
+
+
 def is_batch_normalization(layer):
     """Whether a built layer is what Keras calls so, over the axis of the channels, and no more.
 

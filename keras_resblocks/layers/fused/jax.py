@@ -11,10 +11,9 @@ import itertools
 import math
 
 import jax  # Keras has no way to tell the devices that a program is compiled for
-import keras
 from jax import numpy as jnp
 
-from keras_resblocks.layers.fused.common import is_convolution, where
+from keras_resblocks.layers.fused.common import convolution, is_convolution, where
 
 _MOST_TAPS = 27  # each is a slice to compile
 _FEWEST_MACS = 2**16  # of a sample: below, hundreds of steps save less time than compiling takes
@@ -42,12 +41,6 @@ def _is_convolution(layer):
 def _convolution(layer):
     """The function of `(inputs, training)` that a convolution computes."""
 
-    def call(inputs, training):
-        x = keras.ops.cast(inputs, layer.compute_dtype)
-        kernel = keras.ops.cast(layer.kernel, layer.compute_dtype)
-        outputs = convolve(x, kernel)
-        return outputs + keras.ops.cast(layer.bias, outputs.dtype) if layer.use_bias else outputs
-
     def convolve(x, kernel):
         sizes = x.shape[1:-1]
         if not all(isinstance(size, int) for size in sizes):  # of an export with open sizes
@@ -72,7 +65,7 @@ def _convolution(layer):
             return jax.lax.platform_dependent(x, kernel, cpu=product, default=layer.convolution_op)
         return layer.convolution_op(x, kernel)
 
-    return call
+    return convolution(layer, convolve)
 
 
 def _product_of_patches(x, kernel, positions, amounts, strides, dilation_rate):

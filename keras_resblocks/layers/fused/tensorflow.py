@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf  # Keras has no fused normalization for training
 
 from keras_resblocks.layers.fused.common import (
+    convolution,
     data_format_of,
     is_batch_normalization,
     is_convolution,
@@ -59,16 +60,10 @@ def _is_strided_pointwise(layer):
 def _subsampled(layer):
     """The function of `(inputs, training)`: in training, a convolution of every other position."""
     places = (slice(None), *(slice(None, None, stride) for stride in layer.strides))
-
-    def call(inputs, training):
-        if not training:
-            return layer(inputs)
-        x = tf.cast(inputs, layer.compute_dtype)[places]
-        kernel = tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype)
-        outputs = keras.ops.conv(x, kernel, data_format="channels_last")
-        return outputs + tf.cast(layer.bias, outputs.dtype) if layer.use_bias else outputs
-
-    return call
+    subsampled = convolution(
+        layer, lambda x, kernel: keras.ops.conv(x[places], kernel, data_format="channels_last")
+    )
+    return lambda inputs, training: subsampled(inputs, training) if training else layer(inputs)
 
 
 def _norm(norm):
