@@ -69,7 +69,7 @@ class Progress:
 
     def line(self, result, reason=None):
         """What there is to say at the end of a trial."""
-        took = duration(self._durations[-1])
+        took = _duration(self._durations[-1])
         if reason is None:
             return self._joined(f"{result} in {took}")
         return self._joined(
@@ -91,12 +91,11 @@ class Progress:
         count = f"{over}/{total}" if total else f"{over} over"
         if total and total > over and self._durations:
             mean = sum(self._durations) / len(self._durations)
-            count += f", {duration(mean * (total - over))} left"
+            count += f", {_duration(mean * (total - over))} left"
         return " | ".join(filter(None, [f"trial {self._number}", *parts, best, count]))
 
 
-def duration(seconds):
-    """As text, with a unit."""
+def _duration(seconds):
     units = {"s": 1, "min": 60, "h": 3600}
     unit = next((unit for unit, one in units.items() if seconds < 99.5 * one), "h")
     return f"{seconds / units[unit]:.{int(unit == 'h')}f} {unit}"
