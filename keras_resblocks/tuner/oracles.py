@@ -4,6 +4,7 @@ KerasTuner has no public hook for any of this, so some of its private methods ar
 they are in 1.4.7 and 1.4.8:
 
 - `_duplicate` and `_compute_values_hash` say which candidates are rejected and which are equal.
+- `_record_values` draws what a trial lacks by no seed.
 - `_save_trial` writes in place (keras_tuner/src/utils.py, `save_json`): a kill leaves half a file.
 - `reload` runs every trial again that was under way, also one that had just ended.
 - `_check_consecutive_failures` ends a search.
@@ -67,6 +68,18 @@ class SearchOracle(keras_tuner.Oracle):
             internal = {k: value for k, value in values.items() if k.startswith(_INTERNAL)}
             values = {**internal, "identity": self.candidates.identity(_own(values))}
         return super()._compute_values_hash(values)
+
+    def _record_values(self, trial):
+        """As KerasTuner's; what is missing is drawn by the seed.
+
+        Hyperband goes on with a trial that began before another one asked for a hyperparameter.
+        """
+        hp = trial.hyperparameters
+        for parameter in hp.space:
+            if parameter.name not in hp.values and hp.is_active(parameter):
+                seed = f"{self.seed} {trial.trial_id} {parameter.name}"
+                hp.values[parameter.name] = parameter.random_sample(seed)
+        super()._record_values(trial)
 
     def total_trials(self):
         """The number of trials that the search runs at most; None if there is no telling."""

@@ -1,4 +1,4 @@
-"""Runs a snippet where what it needs is stood in for: stand_ins.py SNIPPET NEED...
+"""Runs a snippet where what it needs is stood in for.
 
 `weights`: published files, with random values. `gpu`: one that Ray believes in. `postgresql`:
 SQLite. `course`: the file that the first snippet of the guide on a course's network saves.
@@ -6,6 +6,7 @@ SQLite. `course`: the file that the first snippet of the guide on a course's net
 """
 
 import json
+import os
 import pathlib
 import re
 import runpy
@@ -72,11 +73,15 @@ def scans_search(code):
     return code
 
 
-if __name__ == "__main__":
-    snippet, *needs = sys.argv[1:]
-    source = pathlib.Path(snippet).read_text(encoding="utf-8")
+def run(code, needs, folder):
+    """Runs a snippet as a script in a folder, where `stdout` and `stderr` have what it prints."""
+    os.chdir(folder)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY), number)
     for need in needs:
-        source = globals()[need](source)
-    pathlib.Path(snippet).write_text(source, encoding="utf-8")
-    sys.argv = [snippet]
-    runpy.run_path(snippet, run_name="__main__")
+        code = globals()[need](code)
+    pathlib.Path("snippet.py").write_text(code, encoding="utf-8")
+    sys.argv, sys.path[0] = ["snippet.py"], str(folder)
+    runpy.run_path("snippet.py", run_name="__main__")

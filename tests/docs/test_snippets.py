@@ -3,21 +3,18 @@
 import ast
 import doctest
 import importlib.util
-import os
-import pathlib
+import multiprocessing
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
+import stand_ins
 from snippets import ROOT, blocks
 
 from keras_resblocks import cli
 from keras_resblocks.cli import options
 
 PYTHON = blocks("python")
-STAND_INS = pathlib.Path(__file__).with_name("stand_ins.py")
 
 
 def parametrize(name, found):
@@ -28,23 +25,30 @@ def test_every_block_is_of_a_language_that_is_tested():
     assert {block.language for block in blocks()} <= {"python", "sh", "text"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _processes_have_imported_keras():
+    """Which takes longer than most snippets."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["keras"])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KERAS_BACKEND", "tensorflow")
+        server.Process(target=int).start()  # which starts the server
+        yield
+
+
 @pytest.mark.slow
 @parametrize("block", PYTHON)
 def test_a_snippet_runs_alone_and_prints_what_the_page_shows(block, tmp_path):
-    (tmp_path / "snippet.py").write_text(block.code, encoding="utf-8")
-    command = [STAND_INS, "snippet.py", *block.needs] if block.needs else ["snippet.py"]
-    process = subprocess.run(
-        [sys.executable, *command],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)},
-    )
-    assert process.returncode == 0, process.stderr[-5000:]
+    method = "spawn" if "gpu" in block.needs else "forkserver"  # Ray hangs in a forked process
+    context = multiprocessing.get_context(method)
+    process = context.Process(target=stand_ins.run, args=(block.code, block.needs, tmp_path))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "stderr").read_text(encoding="utf-8")[-5000:]
     if block.output is not None:
+        printed = (tmp_path / "stdout").read_text(encoding="utf-8")
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-        is_shown = doctest.OutputChecker().check_output(block.output, process.stdout, flags)
-        assert is_shown, process.stdout
+        assert doctest.OutputChecker().check_output(block.output, printed, flags), printed
 
 
 @parametrize("block", PYTHON)

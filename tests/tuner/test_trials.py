@@ -320,6 +320,26 @@ def test_the_same_seed_gives_the_same_trials_and_scores(seed, tmp_path):
     assert runs[0] == runs[1]
 
 
+def test_what_a_promoted_trial_lacks_is_drawn_by_the_seed(tmp_path):
+    class Late(tuner.Hyperband):
+        """The second trial is the first to ask for `rate`; the first one is promoted."""
+
+        def run_trial(self, trial, *args, **kwargs):
+            if trial.trial_id != "0000":
+                trial.hyperparameters.Float("rate", 0.0, 1.0)
+                self.oracle.update_space(trial.hyperparameters)
+            return -int(trial.trial_id)
+
+    rates = []
+    for name in ("first", "second"):
+        options = {"max_epochs": 2, "factor": 2, "seed": 1, "directory": tmp_path / name}
+        engine = Late(lambda hp: hp.Choice("units", range(9)), "val_accuracy", **options)
+        engine.search(verbose=0)
+        values = [trial.hyperparameters.values for trial in trials_of(engine)]
+        rates += [one["rate"] for one in values if one.get("tuner/trial_id") == "0000"]
+    assert rates[0] == rates[1] > 0
+
+
 def test_a_trial_is_written_down(tmp_path):
     hypermodel = tuner.ResNetHyperModel((8, 8, 1), 3, **SPACE)
     engine = search(engine_of(tmp_path, hypermodel, max_trials=1), 2)
