@@ -417,8 +417,7 @@ def ended(out, engine):
 def test_a_search_that_was_stopped_goes_on(number, engine, tmp_path, capsys):
     out = tmp_path / "out"
     npz = write_npz(tmp_path / "images.npz")
-    space = ("--stages", 2, "--widths", 2, 4, "--blocks", "residual", "--epochs", 10)
-    process = start("search", npz, *space, "--engine", engine, "--trials", 4, "--out", out)
+    process = start("search", npz, *TINY, "--epochs", 20, "--engine", engine, "--trials", 4, "--out", out)
     for line in process.stdout:
         if line.startswith("trial 0 "):
             break
