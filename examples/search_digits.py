@@ -8,17 +8,15 @@ import argparse
 import itertools
 import os
 import pathlib
+import shutil
 
 import numpy as np
-
-TUNERS = {"random": "RandomSearch", "hyperband": "Hyperband", "bayesian": "BayesianOptimization"}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
-    parser.add_argument("--tuner", choices=TUNERS, default="random")
-    parser.add_argument("--trials", type=int, default=10, help="not for hyperband")
+    parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=3, help="of a trial, at most")
     parser.add_argument("--max-params", type=int, default=100_000)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("search_results"))
@@ -29,30 +27,38 @@ def main():
         os.environ["KERAS_BACKEND"] = args.backend  # before Keras is imported
 
     import keras
+    import optuna
 
     from keras_resblocks import tuner as search
     from keras_resblocks.cli.data import load
 
-    keras.utils.set_random_seed(args.seed)
     data = load("digits")
-    x, y = shifted(data.x), np.tile(data.y, 9)
-
     space = dict(depths=(1, 2, 3), widths=(8, 12, 16), learning_rates=(1e-3, 3e-3))
     space.update(schedules="cosine", label_smoothings=0.1, max_params=args.max_params)
-    hypermodel = search.ResNetHyperModel(x.shape[1:], len(data.classes), **space)
-    hyperband = args.tuner == "hyperband"
-    limit = {"max_epochs": args.epochs} if hyperband else {"max_trials": args.trials}
-    common = dict(seed=args.seed, overwrite=args.overwrite)
-    common.update(directory=args.out, project_name=args.tuner)
-    tuner = getattr(search, TUNERS[args.tuner])(hypermodel, "val_accuracy", **limit, **common)
-    validation = (data.x_val, data.y_val)
-    tuner.search(x, y, validation_data=validation, epochs=args.epochs, batch_size=64)
+    hypermodel = search.ResNetHyperModel(data.x.shape[1:], len(data.classes), **space)
+    if args.overwrite:
+        shutil.rmtree(args.out, ignore_errors=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    study = search.optuna_search(
+        hypermodel,
+        "digits",
+        f"sqlite:///{args.out}/study.db",
+        max_trials=args.trials,
+        pruner=optuna.pruners.MedianPruner(),  # stops trials that promise little
+        seed=args.seed,
+        directory=args.out,
+        x=shifted(data.x),
+        y=np.tile(data.y, 9),
+        validation_data=(data.x_val, data.y_val),
+        epochs=args.epochs,
+        batch_size=64,
+    )
 
-    search.print_trials(tuner)
-    report = search.report(tuner, args.out / "report")
+    search.print_trials(study)
+    report = search.report(study, args.out / "report")
     print(f"report: {report.paths['report.html']}")
-    search.plot_trials(tuner, args.out / "accuracy_against_parameters.png")
-    tuner.get_best_models(1)[0].save(args.out / "best.keras")
+    search.plot_trials(study, args.out / "accuracy_against_parameters.png")
+    report.best.load_model(hypermodel).save(args.out / "best.keras")
     model = keras.saving.load_model(args.out / "best.keras")
     print(f"saved and loaded {args.out / 'best.keras'}: {model.count_params():,} parameters")
     print(f"test accuracy {model.evaluate(data.x_test, data.y_test, verbose=0)[1]:.4f}")

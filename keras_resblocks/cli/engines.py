@@ -1,7 +1,7 @@
 """The engines that may run a search of the command line."""
 
 from keras_resblocks import tuner
-from keras_resblocks.cli.options import PROJECT, TRIALS
+from keras_resblocks.cli.options import PROJECT, PRUNED_TRIALS, TRIALS
 from keras_resblocks.tuner.optuna_search import open_storage
 from keras_resblocks.tuner.seeding import seed_all
 
@@ -60,23 +60,27 @@ class KerasTuner(_Engine):
 
 
 class Optuna(_Engine):
-    """Optuna: any number of these commands share a study."""
+    """Optuna, which stops trials early; any number of these commands share a study."""
 
     needs = ("optuna",)
 
     def __init__(self, job):
         super().__init__(job)
+        self.trials = job.options.trials or PRUNED_TRIALS
         if str(job.folder.absolute()) in self.options.storage:
             job.folder.mkdir(parents=True, exist_ok=True)
         self.storage = opened(self.options.storage)
 
     def search(self, x, y, **fit_arguments):
+        import optuna
+
         return tuner.optuna_search(
             self.job.hypermodel,
             self.options.study,
             self.storage,
             max_trials=self.trials,
             objective=self.job.hypermodel.objective,
+            pruner=optuna.pruners.MedianPruner(),
             seed=self.options.seed,
             directory=self.job.folder,
             keep_checkpoints=self.options.keep_checkpoints,

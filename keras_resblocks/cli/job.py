@@ -157,16 +157,14 @@ class Job:
     def _best_model(self, trial):
         """The model of a trial with its weights; trained again on request, or if it has none."""
         backend.import_tensorflow()
+        if trial.weights and not self.options.retrain:
+            return trial.load_model(self.hypermodel)
         hp = keras_tuner.HyperParameters()
         hp.values = trial.hyperparameters
         keras.utils.set_random_seed(self.options.seed)
         model = self.hypermodel.build(hp)
-        if trial.weights and not self.options.retrain:
-            model.optimizer.build(model.trainable_variables)  # the file holds its state too
-            model.load_weights(trial.weights)
-        else:
-            arguments = self._fit_arguments(self.options.retrain or self.epochs)
-            self.hypermodel.fit(hp, model, *self._training_data(), verbose=0, **arguments)
+        arguments = self._fit_arguments(self.options.retrain or self.epochs)
+        self.hypermodel.fit(hp, model, *self._training_data(), verbose=0, **arguments)
         return model
 
     def _save_and_test(self, best):

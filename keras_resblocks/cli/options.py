@@ -15,6 +15,7 @@ PROJECT = "search"
 STUDY_FILE = "study.db"
 DATA_FILE = "data.json"
 TRIALS, EPOCHS, BATCH_SIZE = 12, 10, 64  # where nothing is said
+PRUNED_TRIALS = 24  # which take about as long, as many are stopped early
 
 TASKS = ("classification", "multilabel", "regression")
 TUNERS = ("random", "grid", "hyperband", "bayesian")
@@ -76,7 +77,7 @@ def add_arguments(parser):
     )
 
     tuning = parser.add_argument_group("search")
-    tuning.add_argument("--tuner", choices=TUNERS, help="random by default")
+    tuning.add_argument("--tuner", choices=TUNERS, help="of kerastuner (random)")
     tuning.add_argument("--batch-size", type=positive, help=f"of all ({BATCH_SIZE})")
     tuning.add_argument("--seed", type=int, default=1)
     tuning.add_argument(
@@ -85,8 +86,9 @@ def add_arguments(parser):
     tuning.add_argument(
         "--engine",
         choices=("kerastuner", "optuna", "ray"),
-        help="kerastuner: one process (the default); optuna: any number of these commands, on any "
-        "hosts that reach --storage; ray: several trials at once, on one host or a cluster",
+        help="optuna (the default): stops trials that promise little; any number of these "
+        "commands, on any hosts that reach --storage; kerastuner: what --tuner says; ray: several "
+        "trials at once, on one host or a cluster",
     )
     tuning.add_argument("--study", metavar="NAME", help="of optuna (search)")
     tuning.add_argument(
@@ -117,7 +119,11 @@ def add_arguments(parser):
 def add_shared_arguments(parser):
     """Declares what may be given again to go on."""
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
-    parser.add_argument("--trials", type=positive, help="in all (12); not for hyperband")
+    parser.add_argument(
+        "--trials",
+        type=positive,
+        help=f"in all ({PRUNED_TRIALS} of optuna, {TRIALS} of others); not for hyperband",
+    )
     parser.add_argument("--epochs", type=positive, help="of a trial, at most (10)")
     parser.add_argument(
         "--retrain", type=positive, metavar="EPOCHS", help="train the best again from scratch"
@@ -156,7 +162,8 @@ def options_of(args):
     if pathlib.Path(options.data).exists() and options.data != "digits":
         options.data = os.path.abspath(options.data)  # `resume` may be called from elsewhere
     if options.engine is None:
-        options.engine = "optuna" if options.study or options.storage else "kerastuner"
+        has_study = options.study or options.storage
+        options.engine = "kerastuner" if options.tuner and not has_study else "optuna"
     _check(options)
     if options.engine == "optuna":
         options.study = options.study or "search"

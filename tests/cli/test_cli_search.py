@@ -253,6 +253,7 @@ def test_the_best_of_a_search_is_saved_and_tested(source, tmp_path, capsys):
 
 
 KINDS = {
+    "random": ["--trials", 2],
     "grid": ["--trials", 2],
     "hyperband": [],
     "bayesian": ["--trials", 2],
@@ -417,7 +418,9 @@ def ended(out, engine):
 def test_a_search_that_was_stopped_goes_on(number, engine, tmp_path, capsys):
     out = tmp_path / "out"
     npz = write_npz(tmp_path / "images.npz")
-    process = start("search", npz, *TINY, "--epochs", 20, "--engine", engine, "--trials", 4, "--out", out)
+    process = start(
+        "search", npz, *TINY, "--epochs", 20, "--engine", engine, "--trials", 4, "--out", out
+    )
     for line in process.stdout:
         if line.startswith("trial 0 "):
             break
@@ -469,6 +472,19 @@ def test_without_its_arguments_a_search_cannot_go_on(damage, message, tmp_path, 
     assert message in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "engine"),
+    [
+        ([], "optuna"),
+        (["--tuner", "random"], "kerastuner"),
+        (["--storage", "postgresql://host/db"], "optuna"),
+        (["--engine", "ray"], "ray"),
+    ],
+)
+def test_the_engine_is_optuna_unless_another_is_asked_for(arguments, engine, tmp_path):
+    assert job_of(tmp_path, *arguments).options.engine == engine
+
+
 @pytest.mark.parametrize(("known", "engine"), [({}, "kerastuner"), ({"study": "s"}, "optuna")])
 def test_a_search_of_the_first_version_keeps_its_engine(known, engine, tmp_path):
     (tmp_path / "arguments.json").write_text(json.dumps({"data": "digits", **known}))
@@ -483,9 +499,9 @@ def test_hyperbands_epochs_stay_as_they_were(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["optuna", "ray"])
+@pytest.mark.parametrize("engine", ["kerastuner", "ray"])
 def test_another_engine_ends_with_a_tested_model_too(engine, tmp_path):
-    pytest.importorskip(engine)
+    pytest.importorskip({"kerastuner": "keras_tuner"}.get(engine, engine))
     npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
     process = start("search", npz, *QUICK, "--engine", engine, "--out", out)
     printed, error = process.communicate(timeout=300)

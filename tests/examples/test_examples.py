@@ -46,14 +46,6 @@ def test_digits_search_finds_a_good_small_network(tmp_path):
     assert (tmp_path / "accuracy_against_parameters.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("tuner", ["bayesian", "hyperband"])
-def test_digits_search_runs_with_another_tuner(tuner, tmp_path):
-    options = ("--trials", 2, "--epochs", 2, "--max-params", 30_000)
-    lines = run_example("search_digits.py", *options, "--tuner", tuner, "--out", tmp_path)
-    assert 0 <= accuracy_of(lines[-1]) <= 1
-    assert kr.cost(keras.saving.load_model(tmp_path / "best.keras")).params <= 30_000
-
-
 def test_digits_search_goes_on_after_an_interruption(tmp_path):
     arguments = ("search_digits.py", "--trials", 2, "--epochs", 1, "--out", tmp_path)
     command = [sys.executable, EXAMPLES / arguments[0], *map(str, arguments[1:])]

@@ -63,10 +63,17 @@ def test_a_search_of_ours_says_what_it_was(tmp_path):
     search = search_records(engine)
     model = engine.get_best_models(1)[0]
     assert (search.best.params, search.best.macs > 0) == (model.count_params(), True)
-    model.load_weights(search.best.weights)
+    ours = search.best.load_model(hypermodel)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), ours.predict(x, verbose=0))
+    assert int(ours.optimizer.iterations) == 1
     assert search.about["budget"] == {"max_params": 9999}
     assert (search.about["hypermodel"], search.about["seed"]) == ("ResNetHyperModel", 7)
     assert search.about["versions"]["keras"] == keras.__version__
+
+
+def test_a_trial_whose_weights_were_not_kept_has_no_model():
+    with pytest.raises(ValueError, match=r"Trial 3 must have weights.*`keep_checkpoints`"):
+        TrialRecord(3, "03", "COMPLETED").load_model(lambda hp: None)
 
 
 RECORD = {

@@ -4,7 +4,11 @@ import dataclasses
 import functools
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
+
+import keras
+import keras_tuner
 
 from keras_resblocks.models import Cost
 from keras_resblocks.shown import ShortRepr, html_rows
@@ -73,6 +77,34 @@ class TrialRecord(ShortRepr):
     def hyperparameters(self) -> dict[str, Any]:
         """The values without those of Hyperband."""
         return {k: v for k, v in self.values.items() if not k.startswith(_INTERNAL)}
+
+    def load_model(
+        self,
+        hypermodel: keras_tuner.HyperModel | Callable[[keras_tuner.HyperParameters], keras.Model],
+    ) -> keras.Model:
+        """The model of the trial, with the weights of its best epoch.
+
+        Args:
+            hypermodel: that of the search.
+
+        Returns:
+            A `keras.Model`, as the hypermodel compiles it.
+
+        Raises:
+            ValueError: if the search has not kept the trial's weights on this machine.
+        """
+        if self.weights is None:
+            raise ValueError(
+                f"Trial {self.number} must have weights on this machine: a search keeps those of "
+                "the best `keep_checkpoints` trials. Received: weights=None"
+            )
+        hp = keras_tuner.HyperParameters()
+        hp.values = dict(self.hyperparameters)
+        model = getattr(hypermodel, "build", hypermodel)(hp)
+        if model.optimizer is not None:
+            model.optimizer.build(model.trainable_variables)  # the file holds its state too
+        model.load_weights(self.weights)
+        return model
 
     @property
     def epochs(self) -> int | None:
