@@ -100,7 +100,8 @@ class TrialRecord(ShortRepr):
             )
         hp = keras_tuner.HyperParameters()
         hp.values = dict(self.hyperparameters)
-        model = getattr(hypermodel, "build", hypermodel)(hp)
+        is_object = isinstance(hypermodel, keras_tuner.HyperModel)
+        model = hypermodel.build(hp) if is_object else hypermodel(hp)
         if model.optimizer is not None:
             model.optimizer.build(model.trainable_variables)  # the file holds its state too
         model.load_weights(self.weights)
@@ -140,7 +141,7 @@ class SearchRecords:
 
     Examples:
         >>> from keras_resblocks.tuner import report
-        >>> search = report("search_results/random").search  # needs: search
+        >>> search = report("digits/untitled_project").search  # needs: search
         >>> search.best, len(search.scored), search.space
     """
 

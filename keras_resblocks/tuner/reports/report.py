@@ -35,7 +35,7 @@ class Report:
 
     Examples:
         >>> from keras_resblocks.tuner import report
-        >>> found = report("search_results/random")  # needs: search
+        >>> found = report("digits/untitled_project")  # needs: search
         >>> print(found)
         >>> found.best.hyperparameters, found.pareto_front("params"), found.importance
         >>> found.paths["report.html"]
