@@ -261,7 +261,7 @@ def main(arguments=None):
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--trials", type=int, default=12, help="of random search")
+    parser.add_argument("--trials", type=int, default=24, help="of random search")
     work = pathlib.Path(tempfile.gettempdir()) / "keras_resblocks_efficiency"
     parser.add_argument("--work", type=pathlib.Path, default=work, help="folder of what is known")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="folder of the report")
