@@ -485,6 +485,13 @@ def test_the_engine_is_optuna_unless_another_is_asked_for(arguments, engine, tmp
     assert job_of(tmp_path, *arguments).options.engine == engine
 
 
+def test_optuna_stops_trials_early_and_has_more_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines.tuner, "optuna_search", lambda *args, **arguments: arguments)
+    arguments = engines.Optuna(job_of(tmp_path)).search(None, None)
+    assert isinstance(arguments["pruner"], optuna.pruners.MedianPruner)
+    assert arguments["max_trials"] > engines.TRIALS
+
+
 @pytest.mark.parametrize(("known", "engine"), [({}, "kerastuner"), ({"study": "s"}, "optuna")])
 def test_a_search_of_the_first_version_keeps_its_engine(known, engine, tmp_path):
     (tmp_path / "arguments.json").write_text(json.dumps({"data": "digits", **known}))
