@@ -486,8 +486,9 @@ def test_the_engine_is_optuna_unless_another_is_asked_for(arguments, engine, tmp
 
 
 def test_optuna_stops_trials_early_and_has_more_of_them(tmp_path, monkeypatch):
+    made = job_of(tmp_path, "--storage", tmp_path / "search.journal")
     monkeypatch.setattr(engines.tuner, "optuna_search", lambda *args, **arguments: arguments)
-    arguments = engines.Optuna(job_of(tmp_path)).search(None, None)
+    arguments = engines.Optuna(made).search(None, None)
     assert isinstance(arguments["pruner"], optuna.pruners.MedianPruner)
     assert arguments["max_trials"] > engines.TRIALS
 

@@ -285,6 +285,8 @@ def test_a_study_of_optuna_is_read():
     ]
     assert search.best.params == 10
     assert search.trials[1].history == {"val_loss": [8.0, 7.0]}
+    assert search.trials[0].seconds == 3.5
+    assert search.trials[1].seconds >= 0  # as Optuna counts, for want of a record
     assert search.space == {"x": "0 to 9"}
 
 

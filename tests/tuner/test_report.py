@@ -270,7 +270,8 @@ def test_several_objectives_have_a_front_each(tmp_path):
     study.set_metric_names(["val_accuracy", "val_loss"])
     study.optimize(lambda t: (t.suggest_float("x", 0, 1), t.params["x"] ** 2), n_trials=5)
     found = tuner.report(study, tmp_path)
-    assert set(chart_titles(found)) == {HISTORY, "val_accuracy_against_val_loss"} | IMPORTANCE
+    against = {"val_accuracy_against_val_loss", "val_accuracy_against_time"}
+    assert set(chart_titles(found)) == {HISTORY, *against} | IMPORTANCE
     numbers = {trial.number for trial in found.pareto_front("val_loss")}
     assert numbers == {trial.number for trial in study.best_trials}
     assert {row.number for row in found.rows} == set(range(5))

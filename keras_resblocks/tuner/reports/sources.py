@@ -81,6 +81,8 @@ def study_records(study, objective=None):
         steps = sorted(trial.intermediate_values)
         if steps and not recorded["history"]:
             recorded["history"] = {score: [trial.intermediate_values[step] for step in steps]}
+        if recorded["seconds"] is None and trial.duration is not None:  # as of a pruned one
+            recorded["seconds"] = trial.duration.total_seconds()
         folder = about.get("directory")
         weights = folder and _weights(f"{folder}/trial_{trial.number}/best.weights.h5")
         return TrialRecord(
