@@ -25,9 +25,9 @@ def test_every_block_is_of_a_language_that_is_tested():
     assert {block.language for block in blocks()} <= {"python", "sh", "text"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _processes_have_imported_keras():
-    """Which takes longer than most snippets."""
+@pytest.fixture(scope="module")
+def processes_with_keras():
+    """New ones have imported Keras, which takes longer than most snippets."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["keras"])
     with pytest.MonkeyPatch.context() as environment:
@@ -37,6 +37,7 @@ def _processes_have_imported_keras():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("processes_with_keras")
 @parametrize("block", PYTHON)
 def test_a_snippet_runs_alone_and_prints_what_the_page_shows(block, tmp_path):
     method = "spawn" if "gpu" in block.needs else "forkserver"  # Ray hangs in a forked process
