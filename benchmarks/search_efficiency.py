@@ -42,6 +42,7 @@ from sklearn.model_selection import train_test_split
 from benchmarks.tables import RESULTS, publish, spread, table, versions
 from keras_resblocks import json_files
 from keras_resblocks import tuner as search
+from keras_resblocks.tuner.hyperparameters import parameters_of
 from keras_resblocks.tuner.seeding import seed_all
 
 IMAGES, EPOCHS, BATCH_SIZE, LIVE_MODELS = 200, 9, 32, 200
@@ -51,13 +52,6 @@ CAP, ENDLESS = 1.5, 10_000  # times the compute of random search; trials
 def space():
     """What is searched."""
     return search.ResNetHyperModel((8, 8, 1), 10, widths=(8, 12, 16), max_params=100_000)
-
-
-def parameters(values):
-    """A `keras_tuner.HyperParameters` of these values."""
-    hp = keras_tuner.HyperParameters()
-    hp.values = dict(values)
-    return hp
 
 
 def digits():
@@ -111,7 +105,7 @@ class Curves:
 
     def _train(self, key, values):
         """Trains a candidate for one more epoch."""
-        hp = parameters(values)
+        hp = parameters_of(values)
         if key not in self.models:
             seed_all(zlib.crc32(key.encode()))
             self.models[key] = (self.hypermodel.build(hp), 0)

@@ -21,14 +21,16 @@ class _Engine:
 
     Attributes:
         needs: modules beside those of every search.
+        default_trials: how many there are where nothing is said.
     """
 
     needs = ()
+    default_trials = TRIALS
 
     def __init__(self, job):
         self.job = job
         self.options = job.options
-        self.trials = job.options.trials or TRIALS
+        self.trials = job.options.trials or self.default_trials
 
     def search(self, x, y, **fit_arguments):
         """Searches, or goes on; what `report` reads."""
@@ -63,10 +65,10 @@ class Optuna(_Engine):
     """Optuna, which stops trials early; any number of these commands share a study."""
 
     needs = ("optuna",)
+    default_trials = PRUNED_TRIALS
 
     def __init__(self, job):
         super().__init__(job)
-        self.trials = job.options.trials or PRUNED_TRIALS
         if str(job.folder.absolute()) in self.options.storage:
             job.folder.mkdir(parents=True, exist_ok=True)
         self.storage = opened(self.options.storage)

@@ -16,7 +16,6 @@ import textwrap
 import threading
 
 import keras
-import keras_tuner
 import numpy as np
 
 from keras_resblocks import json_files, tuner
@@ -33,6 +32,7 @@ from keras_resblocks.cli.options import (
 from keras_resblocks.cli.space import HYPERMODELS, space_of
 from keras_resblocks.training.pictures import from_pictures
 from keras_resblocks.transforms import export_onnx
+from keras_resblocks.tuner.hyperparameters import parameters_of
 
 UNEQUAL = 1.5  # times as many images of a class as of another
 PACKAGES = ("PIL", "jinja2", "optuna", "plotly", "sklearn")
@@ -159,8 +159,7 @@ class Job:
         backend.import_tensorflow()
         if trial.weights and not self.options.retrain:
             return trial.load_model(self.hypermodel)
-        hp = keras_tuner.HyperParameters()
-        hp.values = trial.hyperparameters
+        hp = parameters_of(trial.hyperparameters)
         keras.utils.set_random_seed(self.options.seed)
         model = self.hypermodel.build(hp)
         arguments = self._fit_arguments(self.options.retrain or self.epochs)

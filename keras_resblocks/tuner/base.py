@@ -16,7 +16,7 @@ from keras_resblocks.models.specs import BLOCKS
 from keras_resblocks.training import PackedOptimizer
 from keras_resblocks.tuner import recipes, space
 from keras_resblocks.tuner.budget import Budget
-from keras_resblocks.tuner.hyperparameters import l2
+from keras_resblocks.tuner.hyperparameters import l2, parameters_of
 from keras_resblocks.tuner.space import Range
 from keras_resblocks.tuner.tasks import TASKS, fresh, objective_of
 from keras_resblocks.types import Pluggable
@@ -402,7 +402,7 @@ class TrainingHyperModel(keras_tuner.HyperModel):
             True or False.
         """
         try:
-            candidate_cost = self.cost(_parameters(values))
+            candidate_cost = self.cost(parameters_of(values))
         except ValueError:  # as groups that do not divide the filters
             return False
         return not self.budget.excess(candidate_cost, self._bytes_a_value())
@@ -419,7 +419,7 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         Returns:
             The text.
         """
-        hp = _parameters(values)
+        hp = parameters_of(values)
         own = self._own_names()
         others = sorted((name, value) for name, value in values.items() if name not in own)
         return repr((self._network_identity(hp), self._choose_training(hp), others))
@@ -504,7 +504,7 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         candidates, errors = [], []
         for values in self._smallest_of_each_kind():
             try:
-                candidates.append((self.cost(_parameters(values)), values))
+                candidates.append((self.cost(parameters_of(values)), values))
             except ValueError as error:  # as groups that do not divide the filters
                 errors.append(error)
         if not candidates:
@@ -537,9 +537,3 @@ def _check_unbatched(data):
             "`batch_sizes` must be left out where the data is batched already. Received: data of "
             f"type {type(data).__name__}"
         )
-
-
-def _parameters(values):
-    hp = keras_tuner.HyperParameters()
-    hp.values = dict(values)
-    return hp

@@ -1,7 +1,7 @@
 """Parts of a search space, for a `keras_tuner.HyperModel` of one's own."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import keras
 import keras_tuner
@@ -9,6 +9,13 @@ import keras_tuner
 from keras_resblocks import validation
 from keras_resblocks.models.specs import BLOCKS
 from keras_resblocks.types import BlockOptions, Size, Tensor, Unpack
+
+
+def parameters_of(values: Mapping[str, Any]) -> keras_tuner.HyperParameters:
+    """The `keras_tuner.HyperParameters` with these values."""
+    hp = keras_tuner.HyperParameters()
+    hp.values = dict(values)
+    return hp
 
 
 def hp_activation(

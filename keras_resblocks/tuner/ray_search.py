@@ -15,6 +15,7 @@ import keras_tuner
 
 from keras_resblocks import json_files, validation
 from keras_resblocks.tuner.descriptions import describe_search
+from keras_resblocks.tuner.hyperparameters import parameters_of
 from keras_resblocks.tuner.trials import Objectives, Trial, hypermodel_of, objectives_of
 from keras_resblocks.types import FilePath
 
@@ -202,8 +203,6 @@ def _run(config, hypermodel, objectives, seed, fit_arguments):
     """One trial, in a worker of Ray."""
     from ray import tune
 
-    hp = keras_tuner.HyperParameters()
-    hp.values = dict(config)
     about = describe_search(hypermodel, seed)
     if seed is not None:
         seed = zlib.crc32(f"{seed} {sorted(config.items())}".encode())
@@ -222,7 +221,7 @@ def _run(config, hypermodel, objectives, seed, fit_arguments):
         names = [one.name for one in objectives]
         try:
             trial = Trial(hypermodel, objectives, folder, on_epoch, seed)
-            values, record = trial.run(hp, **fit_arguments)
+            values, record = trial.run(parameters_of(config), **fit_arguments)
             metrics = dict(zip(names, values))
             json_files.write(pathlib.Path(folder) / "record.json", {**record, "search": about})
         except Exception:

@@ -18,7 +18,7 @@ class Made:
 
     def value(self, values, epoch):
         Made.asked += 1
-        params = self.hypermodel.cost(search_efficiency.parameters(values)).params
+        params = self.hypermodel.cost(search_efficiency.parameters_of(values)).params
         return (1 - 0.5**epoch) * params / 200_000
 
 
@@ -49,7 +49,7 @@ def test_report_counts_the_compute_of_each_engine(tmp_path, monkeypatch):
 def test_curve_is_the_same_in_one_go_and_after_a_kill(tmp_path):
     path = tmp_path / "curves.jsonl"
     curves = search_efficiency.Curves("waves", path)
-    hp = search_efficiency.parameters({})
+    hp = search_efficiency.parameters_of({})
     curves.hypermodel.declare_hyperparameters(hp)
     values = {**hp.values, "depth_1": 1, "depth_2": 1, "depth_3": 1, "width": 8}
     first = [curves.value(values, epoch) for epoch in range(2)]

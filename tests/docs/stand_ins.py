@@ -76,8 +76,6 @@ def scans_search(code):
 def run(code, needs, folder):
     """Runs a snippet as a script in a folder, where `stdout` and `stderr` have what it prints."""
     os.chdir(folder)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY), number)
     for need in needs:

@@ -12,6 +12,8 @@ import keras_tuner
 
 from keras_resblocks.models import Cost
 from keras_resblocks.shown import ShortRepr, html_rows
+from keras_resblocks.tuner.hyperparameters import parameters_of
+from keras_resblocks.tuner.trials import hypermodel_of
 
 COSTS = {
     "params": "parameters",
@@ -98,10 +100,7 @@ class TrialRecord(ShortRepr):
                 f"Trial {self.number} must have weights on this machine: a search keeps those of "
                 "the best `keep_checkpoints` trials. Received: weights=None"
             )
-        hp = keras_tuner.HyperParameters()
-        hp.values = dict(self.hyperparameters)
-        is_object = isinstance(hypermodel, keras_tuner.HyperModel)
-        model = hypermodel.build(hp) if is_object else hypermodel(hp)
+        model = hypermodel_of(hypermodel).build(parameters_of(self.hyperparameters))
         if model.optimizer is not None:
             model.optimizer.build(model.trainable_variables)  # the file holds its state too
         model.load_weights(self.weights)
