@@ -17,6 +17,7 @@ from helpers import (
 )
 
 import keras_resblocks as kr
+from keras_resblocks.layers import ConvUnit
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow")
 
@@ -111,12 +112,36 @@ def test_second_derivatives():
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("options", [{}, {"use_bias": True}, {"padding": "same"}, {"strides": 3}])
-def test_strided_pointwise_convolutions(rank, options):
-    shape = shape_of(rank, 4, batch=3)
-    pair = unit_pair(shape, 6, 1, **{"strides": 2, **options})
-    for training in (True, False):
-        assert_equal_results(*pair, random_array(shape), training=training)
+@pytest.mark.parametrize(
+    "options", [{}, {"use_bias": True}, {"padding": "same"}, {"strides": 3}, {"strides": 1}]
+)
+def test_pointwise_convolutions(rank, options):
+    for size in (2, 5):
+        shape = (3, *rank * [size], 4)
+        pair = unit_pair(shape, 6, 1, **{"strides": 2, **options})
+        for training in (True, False):
+            assert_equal_results(*pair, random_array(shape), training=training)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "is_product"),
+    [
+        (3, {}, True),
+        (4, {}, False),
+        (6, {"strides": 2}, True),
+        (7, {"strides": 2}, False),
+        (None, {}, False),
+        (3, {"groups": 2}, False),
+        (3, {"kernel_size": 3}, False),
+        (3, {"fused": False}, False),
+    ],
+)
+def test_pointwise_ones_of_few_positions_are_products_in_training(size, options, is_product):
+    unit = ConvUnit(8, **{"kernel_size": 1, **options})
+    shape = (None, size, size, 16)
+    unit.build(shape)
+    assert ("MatMul" in operations(unit, shape)) == is_product
+    assert "MatMul" not in operations(unit, shape, training=False)
 
 
 SCRIPT = """

@@ -5,7 +5,7 @@ import platform
 import keras
 import numpy as np
 import pytest
-from fused import IMAGES, assert_equal_results
+from fused import IMAGES, assert_equal_results, unit_pair
 from helpers import (
     DATA_FORMATS,
     assert_close,
@@ -84,6 +84,42 @@ def test_gradients_lie_as_their_variables_do():
         kernel = unit.conv.kernel.value
         assert kernel.is_contiguous()
         assert kernel.grad.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel_size", "size", "options", "is_product"),
+    [
+        (16, 3, 1, {}, True),
+        (16, 3, 1, {"use_bias": True}, True),
+        (16, 2, 1, {"padding": "same", "data_format": "channels_first"}, True),
+        (64, 1, 2, {}, True),
+        (64, 1, 3, {"strides": 2}, True),
+        (64, 3, 2, {"dilation_rate": 2, "data_format": "channels_first"}, True),
+        (64, 3, 3, {"strides": 2, "use_bias": True}, True),
+        (64, 2, 3, {"padding": "valid"}, True),
+        (16, 3, 4, {}, False),
+        (64, 3, 1, {"groups": 2}, False),
+    ],
+)
+def test_a_kernel_that_outweighs_the_data_is_multiplied(
+    channels, kernel_size, size, options, is_product
+):
+    data_format = options.get("data_format", "channels_last")
+    for rank in (1, 2, 3) if channels == 16 else (2,):
+        shape = shape_of(rank, channels, data_format, batch=1, spatial=(size,) * rank)
+        pair = unit_pair(shape, channels, kernel_size, normalization=None, **options)
+        x = random_array(shape)
+        assert_equal_results(*pair, x, tolerance=1e-5)
+        with torch_profile() as profile:
+            pair[0](x)
+        ran = {event.key for event in profile.key_averages()}
+        assert ("aten::convolution" not in ran) == is_product
+
+
+def torch_profile():
+    import torch
+
+    return torch.profiler.profile()
 
 
 def test_compiled_and_exported():

@@ -1,5 +1,7 @@
 """What is alike in the modules of the backends."""
 
+import itertools
+
 import keras
 
 
@@ -48,6 +50,58 @@ def convolution(layer, convolve):
         return outputs + keras.ops.cast(layer.bias, outputs.dtype) if layer.use_bias else outputs
 
     return call
+
+
+def positions_of(sizes, window, amounts, strides, dilation_rate):
+    """How many outputs a window has along each axis.
+
+    Args:
+        sizes: of the input.
+        window: the sizes of the window.
+        amounts: what is padded before and after each axis.
+        strides, dilation_rate: an integer for each axis.
+    """
+    return [
+        (size + sum(amount) - 1 - rate * (taps - 1)) // stride + 1
+        for size, taps, amount, stride, rate in zip(sizes, window, amounts, strides, dilation_rate)
+    ]
+
+
+def product_of_patches(x, kernel, amounts, strides, dilation_rate):
+    """A convolution of channels-last maps as the product of two matrices.
+
+    Args:
+        x: of shape `(batch, *sizes, channels)`.
+        kernel: of shape `(*window, channels, filters)`.
+        amounts, strides, dilation_rate: as of `positions_of`.
+    """
+    sizes, window, filters = x.shape[1:-1], kernel.shape[:-2], kernel.shape[-1]
+    positions = positions_of(sizes, window, amounts, strides, dilation_rate)
+    taps = [
+        _live_taps(*axis)
+        for axis in zip(window, strides, dilation_rate, amounts, positions, sizes)
+    ]
+    x = keras.ops.pad(x, ((0, 0), *amounts, (0, 0))) if any(map(any, amounts)) else x
+    patches = []
+    for offsets in itertools.product(*taps):
+        axes = zip(offsets, positions, strides, dilation_rate)
+        steps = (slice(o * d, o * d + (n - 1) * s + 1, s) for o, n, s, d in axes)
+        patches.append(x[(slice(None), *steps)])
+    matrix = kernel[tuple(slice(offsets.start, offsets.stop) for offsets in taps)]
+    matrix = keras.ops.reshape(matrix, (-1, filters))
+    patches = keras.ops.concatenate(patches, axis=-1) if len(patches) > 1 else patches[0]
+    return keras.ops.tensordot(patches, matrix, axes=1)
+
+
+def _live_taps(size, stride, rate, amount, count, extent):
+    """The range of taps along an axis without those at its ends that only ever meet padding."""
+
+    def meets(tap):
+        first = tap * rate - amount[0]
+        return any(0 <= first + position * stride < extent for position in range(count))
+
+    live = list(filter(meets, range(size)))
+    return range(live[0], live[-1] + 1) if live else range(1)
 
 
 def is_batch_normalization(layer):

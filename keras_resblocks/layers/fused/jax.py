@@ -7,13 +7,17 @@ Keras computes.
 """
 
 import functools
-import itertools
 import math
 
 import jax  # Keras has no way to tell the devices that a program is compiled for
-from jax import numpy as jnp
 
-from keras_resblocks.layers.fused.common import convolution, is_convolution, where
+from keras_resblocks.layers.fused.common import (
+    convolution,
+    is_convolution,
+    positions_of,
+    product_of_patches,
+    where,
+)
 
 _MOST_TAPS = 27  # each is a slice to compile
 _FEWEST_MACS = 2**16  # of a sample: below, hundreds of steps save less time than compiling takes
@@ -48,16 +52,12 @@ def _convolution(layer):
         # How far the window reaches, and what is padded before and after each axis.
         reach = [1 + d * (k - 1) for d, k in zip(layer.dilation_rate, layer.kernel_size)]
         amounts = jax.lax.padtype_to_pads(sizes, reach, layer.strides, layer.padding.upper())
-        positions = [
-            (size + sum(amount) - width) // stride + 1
-            for size, amount, width, stride in zip(sizes, amounts, reach, layer.strides)
-        ]
-        taps, outputs = math.prod(layer.kernel_size), math.prod(positions)
+        windows = (layer.kernel_size, amounts, layer.strides, layer.dilation_rate)
+        taps, outputs = math.prod(layer.kernel_size), math.prod(positions_of(sizes, *windows))
         is_slow = taps == 1 or 0 < outputs <= taps <= _MOST_TAPS
         if is_slow and outputs * kernel.size >= _FEWEST_MACS:
             product = functools.partial(
-                _product_of_patches,
-                positions=positions,
+                product_of_patches,
                 amounts=amounts,
                 strides=layer.strides,
                 dilation_rate=layer.dilation_rate,
@@ -66,41 +66,3 @@ def _convolution(layer):
         return layer.convolution_op(x, kernel)
 
     return convolution(layer, convolve)
-
-
-def _product_of_patches(x, kernel, positions, amounts, strides, dilation_rate):
-    """A convolution of channels-last maps.
-
-    Args:
-        x: of shape `(batch, *spatial, channels)`.
-        kernel: of shape `(*window, channels, filters)`.
-        positions: numbers of output positions.
-        amounts: what is padded before and after each axis.
-        strides, dilation_rate: an integer for each axis.
-    """
-    window, filters = kernel.shape[:-2], kernel.shape[-1]
-    taps = [
-        _live_taps(*axis)
-        for axis in zip(window, strides, dilation_rate, amounts, positions, x.shape[1:-1])
-    ]
-    x = jnp.pad(x, ((0, 0), *amounts, (0, 0))) if any(map(any, amounts)) else x
-    patches = []
-    for offsets in itertools.product(*taps):
-        axes = zip(offsets, positions, strides, dilation_rate)
-        steps = (slice(o * d, o * d + (n - 1) * s + 1, s) for o, n, s, d in axes)
-        patches.append(x[(slice(None), *steps)])
-    kernel = kernel[tuple(slice(offsets.start, offsets.stop) for offsets in taps)]
-    matrix = kernel.reshape(-1, filters)
-    patches = jnp.concatenate(patches, axis=-1) if len(patches) > 1 else patches[0]
-    return jnp.tensordot(patches, matrix, axes=1)
-
-
-def _live_taps(size, stride, rate, amount, count, extent):
-    """The range of taps along an axis without those at its ends that only ever meet padding."""
-
-    def meets(tap):
-        first = tap * rate - amount[0]
-        return any(0 <= first + position * stride < extent for position in range(count))
-
-    live = list(filter(meets, range(size)))
-    return range(live[0], live[-1] + 1) if live else range(1)

@@ -1,4 +1,4 @@
-"""TensorFlow's batch normalization, and strided pointwise convolutions of few channels.
+"""TensorFlow's batch normalization, and some pointwise convolutions as products of matrices.
 
 Keras writes a normalization out as some thirty operations, backward ones included, each a pass
 over the data and a node to trace. Here it is one, and one for its gradient. Other convolutions and
@@ -7,7 +7,6 @@ poolings are TensorFlow's own already.
 
 import math
 
-import keras
 import numpy as np
 import tensorflow as tf  # Keras has no fused normalization for training
 
@@ -20,6 +19,8 @@ from keras_resblocks.layers.fused.common import (
     where,
 )
 
+_FEW_POSITIONS = 9  # a product took 0.4 to 0.9 of the convolution's time, whatever the batch
+
 
 def fuse(layers, stock, inlined, owns_input=False):
     """As said in `keras_resblocks.layers.fused`."""
@@ -27,7 +28,8 @@ def fuse(layers, stock, inlined, owns_input=False):
     def call_of(layer):
         if _is_norm(layer):
             return where(is_unmasked, [_norm(layer)], [stock(layer)])
-        return _subsampled(layer) if _is_strided_pointwise(layer) else inlined(layer)
+        call = inlined(layer)
+        return _pointwise(layer, call) if _is_pointwise(layer) else call
 
     return where(tf.is_tensor, map(call_of, layers), map(stock, layers))
 
@@ -46,24 +48,40 @@ def _is_norm(layer):
     )
 
 
-def _is_strided_pointwise(layer):
-    # For the gradient of its kernel with fewer than 16 channels, oneDNN writes past the end of its
-    # memory where batches differ in size: TensorFlow 2.21 crashes, with plain Keras layers too.
+def _is_pointwise(layer):
     return (
         is_convolution(layer)
-        and math.prod(layer.kernel_size) == 1 < math.prod(layer.strides)
+        and math.prod(layer.kernel_size) == 1
         and (layer.data_format, layer.groups) == ("channels_last", 1)
-        and layer.kernel.shape[-2] < 16
     )
 
 
-def _subsampled(layer):
-    """The function of `(inputs, training)`: in training, a convolution of every other position."""
+def _pointwise(layer, stock):
+    """A convolution, in training as the product of two matrices where that is better.
+
+    At the end of a network for small images, a convolution spends its time on putting its kernel in
+    order. And for the gradient of a strided kernel with fewer than 16 channels, oneDNN writes past
+    the end of its memory where batches differ in size: TensorFlow 2.21 crashes, with plain Keras
+    layers too.
+    """
+    is_unsafe = layer.kernel.shape[-2] < 16 and max(layer.strides) > 1
     places = (slice(None), *(slice(None, None, stride) for stride in layer.strides))
-    subsampled = convolution(
-        layer, lambda x, kernel: keras.ops.conv(x[places], kernel, data_format="channels_last")
+    product = convolution(
+        layer, lambda x, kernel: tf.tensordot(x[places], tf.reshape(kernel, kernel.shape[-2:]), 1)
     )
-    return lambda inputs, training: subsampled(inputs, training) if training else layer(inputs)
+
+    def call(inputs, training):
+        is_product = training and (is_unsafe or has_few_positions(inputs))
+        return (product if is_product else stock)(inputs, training)
+
+    def has_few_positions(inputs):
+        sizes = inputs.shape[1:-1]
+        if None in sizes:
+            return False
+        outputs = math.prod(-(-size // stride) for size, stride in zip(sizes, layer.strides))
+        return outputs <= _FEW_POSITIONS
+
+    return call
 
 
 def _norm(norm):

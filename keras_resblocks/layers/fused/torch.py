@@ -6,6 +6,7 @@ on a channels-first *view* of the data.
 """
 
 import functools
+import math
 
 import keras
 import torch  # Keras's own operations make the copies
@@ -16,6 +17,8 @@ from keras_resblocks.layers.fused.common import (
     is_batch_normalization,
     is_convolution,
     is_unmasked,
+    positions_of,
+    product_of_patches,
     where,
 )
 
@@ -182,12 +185,16 @@ def _convolution(conv, padding):
     pad = _identity if is_even else functools.partial(functional.pad, pad=widths)
     steps = tuple(slice(None, None, stride) for stride in (1, 1, *conv.strides))
     is_pointwise = conv.kernel_size == (1, 1) and conv.groups == 1 and padding is None
+    windows = (amounts, conv.strides, conv.dilation_rate)
 
     def call(x, training):
         kernel = keras.ops.convert_to_tensor(conv.kernel).to(x.dtype)
         bias = conv.bias.value.to(x.dtype) if conv.use_bias else None
         if _wants_contiguous(kernel):
             return convolve(pad(x), _outputs_first(kernel).contiguous(), bias)
+        if kernel.is_cpu and conv.groups == 1 and _outweighs(kernel, x, *windows):
+            outputs = product_of_patches(x.movedim(1, -1), kernel, *windows)
+            return (outputs if bias is None else outputs + bias).movedim(-1, 1)
         if is_pointwise and kernel.is_cpu:
             # A transposed convolution takes this kernel as it lies, (..., inputs, outputs).
             return functional.conv_transpose2d(x[steps], kernel.permute(2, 3, 0, 1), bias)
@@ -215,6 +222,17 @@ def _wants_contiguous(kernel):
     # for float16 on a convolution that takes nothing else.
     is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return is_traced or (kernel.dtype == torch.float16 and kernel.is_cpu)
+
+
+def _outweighs(kernel, x, *windows):
+    """Whether a kernel is so much more than its patches and outputs that they are best multiplied.
+
+    At the end of a network for small images, convolutions spend their time on putting the kernel
+    and its gradient in order.
+    """
+    *window, inputs, outputs = kernel.shape
+    rows = x.shape[0] * math.prod(positions_of(x.shape[2:], window, *windows))
+    return kernel.numel() >= 4 * rows * (math.prod(window) * inputs + outputs)
 
 
 def _outputs_first(kernel):
