@@ -147,7 +147,7 @@ def _fused(layers, stock):
         head = _norm(first, view)
     else:
         view = _View(first.rank, first.data_format)
-        head = _convolution(first, padding)
+        head = _convolution(first, padding, view)
     operations = [head, *(_norm(o, view) if _is_norm(o) else _relu for o in others)]
     dtype = first.compute_dtype
 
@@ -170,7 +170,7 @@ def _relu(x, training):
     return torch.relu_(x)
 
 
-def _convolution(conv, padding):
+def _convolution(conv, padding, view):
     """A convolution of a channels-first view; `padding` is that of the layer before it."""
     amounts = _amounts(conv, padding)
     is_even = all(before == after for before, after in amounts)
@@ -183,7 +183,8 @@ def _convolution(conv, padding):
     )
     widths = [width for amount in reversed(amounts) for width in amount]
     pad = _identity if is_even else functools.partial(functional.pad, pad=widths)
-    steps = tuple(slice(None, None, stride) for stride in (1, 1, *conv.strides))
+    axes = (slice(None),) if conv.data_format == "channels_last" else (slice(None), slice(None))
+    places = (*axes, *(slice(None, None, stride) for stride in conv.strides))
     is_pointwise = conv.kernel_size == (1, 1) and conv.groups == 1 and padding is None
     windows = (amounts, conv.strides, conv.dilation_rate)
 
@@ -196,8 +197,9 @@ def _convolution(conv, padding):
             outputs = product_of_patches(x.movedim(1, -1), kernel, *windows)
             return (outputs if bias is None else outputs + bias).movedim(-1, 1)
         if is_pointwise and kernel.is_cpu:
+            x = view.enter(view.leave(x)[places])  # so that the gradient lies in memory as x does
             # A transposed convolution takes this kernel as it lies, (..., inputs, outputs).
-            return functional.conv_transpose2d(x[steps], kernel.permute(2, 3, 0, 1), bias)
+            return functional.conv_transpose2d(x, kernel.permute(2, 3, 0, 1), bias)
         return convolve(pad(x), _laid_out(kernel), bias)
 
     return call
