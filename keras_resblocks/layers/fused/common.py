@@ -67,19 +67,19 @@ def positions_of(sizes, window, amounts, strides, dilation_rate):
     ]
 
 
-def product_of_patches(x, kernel, amounts, strides, dilation_rate):
+def product_of_patches(x, kernel, amounts, strides, dilation_rate, multiply=keras.ops.matmul):
     """A convolution of channels-last maps as the product of two matrices.
 
     Args:
         x: of shape `(batch, *sizes, channels)`.
         kernel: of shape `(*window, channels, filters)`.
         amounts, strides, dilation_rate: as of `positions_of`.
+        multiply: the function of patches `(batch, *positions, n)` and a matrix `(n, filters)`.
     """
     sizes, window, filters = x.shape[1:-1], kernel.shape[:-2], kernel.shape[-1]
     positions = positions_of(sizes, window, amounts, strides, dilation_rate)
     taps = [
-        _live_taps(*axis)
-        for axis in zip(window, strides, dilation_rate, amounts, positions, sizes)
+        _live_taps(*axis) for axis in zip(window, strides, dilation_rate, amounts, positions, sizes)
     ]
     x = keras.ops.pad(x, ((0, 0), *amounts, (0, 0))) if any(map(any, amounts)) else x
     patches = []
@@ -90,7 +90,7 @@ def product_of_patches(x, kernel, amounts, strides, dilation_rate):
     matrix = kernel[tuple(slice(offsets.start, offsets.stop) for offsets in taps)]
     matrix = keras.ops.reshape(matrix, (-1, filters))
     patches = keras.ops.concatenate(patches, axis=-1) if len(patches) > 1 else patches[0]
-    return keras.ops.tensordot(patches, matrix, axes=1)
+    return multiply(patches, matrix)
 
 
 def _live_taps(size, stride, rate, amount, count, extent):

@@ -193,8 +193,8 @@ def _convolution(conv, padding, view):
         bias = conv.bias.value.to(x.dtype) if conv.use_bias else None
         if _wants_contiguous(kernel):
             return convolve(pad(x), _outputs_first(kernel).contiguous(), bias)
-        if kernel.is_cpu and conv.groups == 1 and _outweighs(kernel, x, *windows):
-            outputs = product_of_patches(x.movedim(1, -1), kernel, *windows)
+        if conv.groups == 1 and _is_best_multiplied(kernel, x, *windows):
+            outputs = product_of_patches(x.movedim(1, -1), kernel, *windows, _multiply)
             return (outputs if bias is None else outputs + bias).movedim(-1, 1)
         if is_pointwise and kernel.is_cpu:
             x = view.enter(view.leave(x)[places])  # so that the gradient lies in memory as x does
@@ -226,15 +226,60 @@ def _wants_contiguous(kernel):
     return is_traced or (kernel.dtype == torch.float16 and kernel.is_cpu)
 
 
-def _outweighs(kernel, x, *windows):
-    """Whether a kernel is so much more than its patches and outputs that they are best multiplied.
+def _is_best_multiplied(kernel, x, *windows):
+    """Whether a kernel is larger than its patches and outputs together.
 
-    At the end of a network for small images, convolutions spend their time on putting the kernel
-    and its gradient in order.
+    Then, at the end of a network for small images, a convolution spends its time on putting the
+    kernel and its gradient in order.
     """
+    if not (kernel.is_cpu and kernel.dtype == torch.float32 and torch.backends.mkldnn.enabled):
+        return False
     *window, inputs, outputs = kernel.shape
     rows = x.shape[0] * math.prod(positions_of(x.shape[2:], window, *windows))
-    return kernel.numel() >= 4 * rows * (math.prod(window) * inputs + outputs)
+    return kernel.numel() >= rows * (math.prod(window) * inputs + outputs)
+
+
+def _multiply(patches, matrix):
+    rows = _Product.apply(patches.reshape(-1, len(matrix)), matrix)
+    return rows.reshape(*patches.shape[:-1], -1)
+
+
+class _Product(torch.autograd.Function):
+    """The product of two matrices as a convolution, which takes half of the time.
+
+    Pointwise convolutions are oneDNN's, products of matrices MKL's. But the gradient of a
+    convolution's kernel is slow, so it is a product too.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(rows, matrix):
+        maps = rows.contiguous()[None, :, None].permute(0, 3, 1, 2)  # the channels last in memory
+        if matrix.is_contiguous():
+            outputs = functional.conv_transpose2d(maps, matrix[..., None, None])
+        else:
+            outputs = functional.conv2d(maps, matrix.t()[..., None, None])
+        return outputs.permute(0, 2, 3, 1).reshape(len(rows), -1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rows, matrix = ctx.saved_tensors
+        of_rows, of_matrix = ctx.needs_input_grad
+        return (
+            _Product.apply(gradient, matrix.t()) if of_rows else None,
+            _Product.apply(rows.t(), gradient) if of_matrix else None,
+        )
+
+    @staticmethod
+    def jvp(ctx, rows_tangent, matrix_tangent):
+        rows, matrix = ctx.saved_tensors
+        return _Product.apply(rows_tangent, matrix) + _Product.apply(rows, matrix_tangent)
 
 
 def _outputs_first(kernel):
