@@ -66,9 +66,13 @@ def _pointwise(layer, stock):
     """
     is_unsafe = layer.kernel.shape[-2] < 16 and max(layer.strides) > 1
     places = (slice(None), *(slice(None, None, stride) for stride in layer.strides))
-    product = convolution(
-        layer, lambda x, kernel: tf.tensordot(x[places], tf.reshape(kernel, kernel.shape[-2:]), 1)
-    )
+
+    def multiply(x, kernel):
+        x, matrix = x[places], tf.reshape(kernel, kernel.shape[-2:])
+        rows = tf.matmul(tf.reshape(x, (-1, matrix.shape[0])), matrix)
+        return tf.reshape(rows, tf.concat([tf.shape(x)[:-1], tf.shape(rows)[1:]], 0))
+
+    product = convolution(layer, multiply)
 
     def call(inputs, training):
         is_product = training and (is_unsafe or has_few_positions(inputs))
