@@ -110,6 +110,12 @@ def test_kernels_larger_than_the_data(channels, kernel_size, size, options, dtyp
         assert_equal_results(*pair, random_array(shape), tolerance=tolerance)
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_an_empty_batch(kernel_size):
+    unit = built(ConvUnit(6, kernel_size), IMAGES)
+    assert tuple(unit(np.zeros((0, *IMAGES[1:]), "float32")).shape) == (0, *IMAGES[1:-1], 6)
+
+
 def test_derivatives_of_every_kind_with_a_large_kernel():
     import torch
 

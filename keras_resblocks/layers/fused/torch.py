@@ -232,11 +232,12 @@ def _is_best_multiplied(kernel, x, *windows):
     Then, at the end of a network for small images, a convolution spends its time on putting the
     kernel and its gradient in order.
     """
-    if not (kernel.is_cpu and kernel.dtype == torch.float32 and torch.backends.mkldnn.enabled):
+    is_float32 = kernel.is_cpu and kernel.dtype == torch.float32
+    if not (is_float32 and torch.backends.mkldnn.is_available()):
         return False
     *window, inputs, outputs = kernel.shape
     rows = x.shape[0] * math.prod(positions_of(x.shape[2:], window, *windows))
-    return kernel.numel() >= rows * (math.prod(window) * inputs + outputs)
+    return 0 < rows * (math.prod(window) * inputs + outputs) <= kernel.numel()
 
 
 def _multiply(patches, matrix):
