@@ -51,57 +51,63 @@ DType: TypeAlias = str | keras.dtype_policies.DTypePolicy | Config | None
 """What Keras takes as the dtype of a layer."""
 
 
-class _Typed(TypedDict, total=False):
-    dtype: DType
-
-
-class _Formatted(TypedDict, total=False):
-    data_format: str | None
-
-
-class LayerArguments(_Typed, total=False):
+class LayerArguments(TypedDict, total=False):
     """Of every Keras layer."""
 
     name: str | None
     trainable: bool
+    dtype: DType
     autocast: bool
     activity_regularizer: Regularizer
 
 
-class CompositeArguments(LayerArguments, _Formatted, total=False):
+class CompositeArguments(LayerArguments, total=False):
     """Of `Pooling` and `AdaptiveAveragePooling`."""
 
+    data_format: str | None
 
-class _Kernels(_Typed, total=False):
+
+class KernelArguments(CompositeArguments, total=False):
+    """Of a layer with kernels."""
+
     kernel_initializer: Initializer
     kernel_regularizer: Regularizer
     kernel_constraint: Constraint
 
 
-class KernelOptions(_Kernels, _Formatted, total=False):
-    """Of layers with kernels."""
+class GateArguments(KernelArguments, total=False):
+    """Of `SqueezeExcite` and `EfficientChannelAttention`."""
+
+    gate_activation: Pluggable
 
 
-class ModelOptions(_Kernels, total=False):
+class ModelOptions(TypedDict, total=False):
     """Of `with_options`."""
 
+    dtype: DType
     activation: Pluggable
     normalization: Pluggable
+    kernel_initializer: Initializer
+    kernel_regularizer: Regularizer
+    kernel_constraint: Constraint
     bias_initializer: Initializer
     bias_regularizer: Regularizer
     bias_constraint: Constraint
 
 
-class ConvOptions(ModelOptions, KernelOptions, total=False):
-    """Of layers with convolutions."""
-
+class _ConvOptions(ModelOptions, total=False):
+    data_format: str | None
     padding: Padding
     use_bias: bool | None
     folded: bool
     fused: bool
 
 
-class _BlockOptions(ConvOptions, total=False):
+class UnitArguments(_ConvOptions, LayerArguments, total=False):
+    """Of `ConvUnit`."""
+
+
+class _BranchOptions(_ConvOptions, total=False):
     preactivation: bool
     attention: Pluggable
     drop_path_rate: float
@@ -112,54 +118,38 @@ class _BlockOptions(ConvOptions, total=False):
     remat: bool
 
 
-class _Joined(TypedDict, total=False):
-    shortcut: "Shortcut | Pluggable"
+class BranchArguments(_BranchOptions, LayerArguments, total=False):
+    """Of `InceptionBlock`."""
 
-
-class _Grouped(TypedDict, total=False):
     groups: int
 
 
-class _Summed(TypedDict, total=False):
+class BlockArguments(BranchArguments, total=False):
+    """Of `ResidualBlock` and `BottleneckBlock`."""
+
+    shortcut: "Shortcut | Pluggable"
+
+
+class InceptionArguments(BlockArguments, total=False):
+    """Of `InceptionBlock.v1`."""
+
+    strides: Size
     filters: int | None
     residual_scale: float
 
 
-class NetworkOptions(_BlockOptions, _Joined, _Summed, total=False):
+class NetworkOptions(_BranchOptions, total=False):
     """Of the blocks of a network, but for `groups`, which a search may list."""
 
+    shortcut: "Shortcut | Pluggable"
     kernel_size: Size
+    filters: int | None
+    residual_scale: float
     expansion: int
     stride_in_1x1: bool
 
 
-class BlockOptions(NetworkOptions, _Grouped, total=False):
+class BlockOptions(NetworkOptions, total=False):
     """Of the blocks of a network."""
 
-
-class KernelArguments(KernelOptions, LayerArguments, total=False):
-    """Of a layer with kernels."""
-
-
-class GateArguments(KernelArguments, total=False):
-    """Of `SqueezeExcite` and `EfficientChannelAttention`."""
-
-    gate_activation: Pluggable
-
-
-class UnitArguments(ConvOptions, LayerArguments, total=False):
-    """Of `ConvUnit`."""
-
-
-class BranchArguments(_BlockOptions, _Grouped, LayerArguments, total=False):
-    """Of `InceptionBlock`."""
-
-
-class BlockArguments(BranchArguments, _Joined, total=False):
-    """Of `ResidualBlock` and `BottleneckBlock`."""
-
-
-class InceptionArguments(BlockArguments, _Summed, total=False):
-    """Of `InceptionBlock.v1`."""
-
-    strides: Size
+    groups: int

@@ -21,46 +21,37 @@ def cut(text, limit=300):
     return text if len(text) <= limit else f"{text[: limit // 2 - 2]}...{text[1 - limit // 2 :]}"
 
 
-def _is_int(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+def bad_argument(argument, expectation, value, hint=""):
+    """The error for an argument that must "be ...", as the expectation says."""
+    return ValueError(f"`{argument}` must {expectation}.{hint} Received: {argument}={shown(value)}")
 
 
-def _is_positive_int(value):
-    return _is_int(value) and value > 0
+def _is_int(value, least):
+    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_int and value >= least
 
 
 def positive_int(argument, value):
     """`value` as an `int`, or a `ValueError` that names `argument`."""
-    if not _is_positive_int(value):
-        raise ValueError(
-            f"`{argument}` must be a positive integer. Received: {argument}={shown(value)}"
-        )
+    if not _is_int(value, least=1):
+        raise bad_argument(argument, "be a positive integer", value)
     return int(value)
 
 
 def non_negative_int(argument, value):
     """`value` as an `int`, or a `ValueError` that names `argument`."""
-    if not _is_int(value) or value < 0:
-        raise ValueError(
-            f"`{argument}` must be a non-negative integer. Received: {argument}={shown(value)}"
-        )
+    if not _is_int(value, least=0):
+        raise bad_argument(argument, "be a non-negative integer", value)
     return int(value)
 
 
 def positive_ints(argument, value):
     """`value` as an `int`, or as a tuple of one `int` for each spatial axis."""
-    if _is_positive_int(value):
-        return int(value)
-    if (
-        isinstance(value, (list, tuple))
-        and 1 <= len(value) <= 3
-        and all(_is_positive_int(v) for v in value)
-    ):
-        return tuple(int(v) for v in value)
-    raise ValueError(
-        f"`{argument}` must be a positive integer, or one for each spatial axis. "
-        f"Received: {argument}={shown(value)}"
-    )
+    values = value if isinstance(value, (list, tuple)) else (value,)
+    if not 1 <= len(values) <= 3 or not all(_is_int(v, least=1) for v in values):
+        expectation = "be a positive integer, or one for each spatial axis"
+        raise bad_argument(argument, expectation, value)
+    return int(value) if values is not value else tuple(map(int, values))
 
 
 def per_axis(argument, value, rank):
@@ -68,10 +59,8 @@ def per_axis(argument, value, rank):
     if isinstance(value, int):
         return (value,) * rank
     if len(value) != rank:
-        raise ValueError(
-            f"`{argument}` must be an integer or a tuple of {rank} integers, one for each "
-            f"spatial axis of the input. Received: {argument}={shown(value)}"
-        )
+        expectation = f"be an integer or a tuple of {rank} integers, one for each spatial axis"
+        raise bad_argument(argument, f"{expectation} of the input", value)
     return value
 
 
@@ -80,13 +69,14 @@ def exceeds_one(value):
     return max(value) > 1 if isinstance(value, tuple) else value > 1
 
 
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def rate(argument, value):
     """`value` as a `float` in [0, 1)."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(
-            f"`{argument}` must be a number in the range [0, 1). "
-            f"Received: {argument}={shown(value)}"
-        )
+    if not _is_number(value) or not 0 <= value < 1:
+        raise bad_argument(argument, "be a number in the range [0, 1)", value)
     return float(value)
 
 
@@ -106,28 +96,23 @@ def non_negative_number(argument, value):
 
 
 def _number(argument, value, kind, accepts):
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not abs(value) < float("inf") or not accepts(value):
-        raise ValueError(
-            f"`{argument}` must be a {kind} number. Received: {argument}={shown(value)}"
-        )
+    if not _is_number(value) or not abs(value) < float("inf") or not accepts(value):
+        raise bad_argument(argument, f"be a {kind} number", value)
     return float(value)
 
 
 def boolean(argument, value):
     """`value`, which must be True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"`{argument}` must be True or False. Received: {argument}={shown(value)}")
+        raise bad_argument(argument, "be True or False", value)
     return value
 
 
 def one_of(argument, value, choices):
     """`value`, which must be one of `choices`."""
     if value not in choices:
-        raise ValueError(
-            f"`{argument}` must be one of {list(choices)}.{did_you_mean(value, choices)} "
-            f"Received: {argument}={shown(value)}"
-        )
+        hint = did_you_mean(value, choices)
+        raise bad_argument(argument, f"be one of {list(choices)}", value, hint)
     return value
 
 
@@ -139,10 +124,8 @@ def known_arguments(owner, arguments, known, beside=()):
     for name, value in arguments.items():
         if name not in known:
             names = sorted({*known, *beside})
-            raise ValueError(
-                f"`{name}` must be one of the arguments of {owner}: {names}."
-                f"{did_you_mean(name, names)} Received: {name}={shown(value)}"
-            )
+            hint = did_you_mean(name, names)
+            raise bad_argument(name, f"be one of the arguments of {owner}: {names}", value, hint)
 
 
 def did_you_mean(name, choices):
@@ -156,10 +139,7 @@ def did_you_mean(name, choices):
 def divisor(argument, value, of, number):
     """`value` as an `int` that divides `number`, which is called `of`."""
     if number % positive_int(argument, value):
-        raise ValueError(
-            f"`{argument}` must divide the number of {of} ({number}). "
-            f"Received: {argument}={shown(value)}"
-        )
+        raise bad_argument(argument, f"divide the number of {of} ({number})", value)
     return int(value)
 
 

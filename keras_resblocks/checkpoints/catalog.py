@@ -37,40 +37,27 @@ KERAS = {
     "inception_resnet_v2_keras": ("InceptionResNetV2", 80.3),
 }
 
-# Torchvision's `models`: (first digits of the file's SHA-256, shorter side before the crop,
-# top-1). V1 is the original training, V2 a longer one.
+# Torchvision's `models`: first digits of the file's SHA-256 and top-1, for the original training
+# (V1) and a longer one (V2).
+_TORCHVISION = {
+    "resnet18": [("f37072fd", 69.758)],
+    "resnet34": [("b627a593", 73.314)],
+    "resnet50": [("0676ba61", 76.130), ("11ad3fa6", 80.858)],
+    "resnet101": [("63fe2227", 77.374), ("cd907fc2", 81.886)],
+    "resnet152": [("394f9c45", 78.312), ("f82ba261", 82.284)],
+    "wide_resnet50_2": [("95faca4d", 78.468), ("9ba9bcbe", 81.602)],
+    "wide_resnet101_2": [("32ee1156", 78.848), ("d733dc28", 82.510)],
+    "resnext50_32x4d": [("7cdf4587", 77.618), ("1a0047aa", 81.198)],
+    "resnext101_32x8d": [("8ba56ff5", 79.312), ("110c445d", 82.834)],
+    "googlenet": [("1378be20", 69.778)],
+}
+# For each network and version: the digits, the shorter side before the crop, and top-1.
 TORCHVISION = {
-    "resnet18": {"IMAGENET1K_V1": ("f37072fd", 256, 69.758)},
-    "resnet34": {"IMAGENET1K_V1": ("b627a593", 256, 73.314)},
-    "resnet50": {
-        "IMAGENET1K_V1": ("0676ba61", 256, 76.130),
-        "IMAGENET1K_V2": ("11ad3fa6", 232, 80.858),
-    },
-    "resnet101": {
-        "IMAGENET1K_V1": ("63fe2227", 256, 77.374),
-        "IMAGENET1K_V2": ("cd907fc2", 232, 81.886),
-    },
-    "resnet152": {
-        "IMAGENET1K_V1": ("394f9c45", 256, 78.312),
-        "IMAGENET1K_V2": ("f82ba261", 232, 82.284),
-    },
-    "wide_resnet50_2": {
-        "IMAGENET1K_V1": ("95faca4d", 256, 78.468),
-        "IMAGENET1K_V2": ("9ba9bcbe", 232, 81.602),
-    },
-    "wide_resnet101_2": {
-        "IMAGENET1K_V1": ("32ee1156", 256, 78.848),
-        "IMAGENET1K_V2": ("d733dc28", 232, 82.510),
-    },
-    "resnext50_32x4d": {
-        "IMAGENET1K_V1": ("7cdf4587", 256, 77.618),
-        "IMAGENET1K_V2": ("1a0047aa", 232, 81.198),
-    },
-    "resnext101_32x8d": {
-        "IMAGENET1K_V1": ("8ba56ff5", 256, 79.312),
-        "IMAGENET1K_V2": ("110c445d", 232, 82.834),
-    },
-    "googlenet": {"IMAGENET1K_V1": ("1378be20", 256, 69.778)},
+    network: {
+        f"IMAGENET1K_V{v}": (digits, side, top1)
+        for v, side, (digits, top1) in zip((1, 2), (256, 232), versions)
+    }
+    for network, versions in _TORCHVISION.items()
 }
 
 # timm's `results/results-imagenet.csv`; any other weights of theirs for the same architecture,

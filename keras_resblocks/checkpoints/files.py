@@ -26,9 +26,7 @@ def missing_package(package, purpose, extra):
 def read_torch_file(path):
     """The tensors of a `.safetensors` file, or of what `torch.save` wrote, as arrays.
 
-    A `.safetensors` file is read without PyTorch. Any other is read by PyTorch as data only
-    (`weights_only=True`), and nothing in it is run: an object that is no tensor is an error, except
-    for known records of a training, such as `argparse.Namespace`, which are skipped.
+    Nothing in the file is run: objects that are not tensors are errors, but for `_RECORDS`.
     """
     path = os.fspath(path)
     return _read_safetensors(path) if path.lower().endswith(".safetensors") else _read_pickle(path)
@@ -62,9 +60,6 @@ def _read_pickle(path):
 
 class _Record:
     """Stands for an object in a file that is not a tensor; keeps nothing and runs nothing."""
-
-    def __new__(cls, *arguments):
-        return super().__new__(cls)
 
     def __init__(self, *arguments):
         pass
@@ -123,10 +118,9 @@ def _unwrapped(content):
 
 
 def without_prefixes(arrays, expected):
-    """The arrays by the names that a model's `expected` keys have.
+    """The arrays without what wrappers put into their names (`module.`, `_orig_mod.`).
 
-    Leaves out what wrappers put into names (`module.`, `_orig_mod.`), and the one prefix, such
-    as Lightning's `model.`, without which most of the expected keys are there.
+    Also without the one prefix, such as Lightning's `model.`, that hides most `expected` keys.
     """
     arrays = _with_keys(arrays, lambda key: _WRAPPING.sub("", key))
     counts = collections.Counter(
@@ -193,11 +187,7 @@ def _names(group, attribute):
 
 
 def weights_h5_shapes(path):
-    """Dict of the name of each variable in a `.weights.h5` file to its shape.
-
-    The shape is None where it holds no numbers. The state of an optimizer is left out, as Keras
-    does when a model has none.
-    """
+    """Dict of each variable of a model in a `.weights.h5` file to its shape; None if no numbers."""
     import h5py
 
     shapes = {}

@@ -10,62 +10,68 @@ _NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def keras_layout(model, layer_names):
-    """The `Layout` for a model of the checkpoint that has layers of those names.
+    """The `Layout` of a checkpoint with layers of those names for a model.
 
-    Three namings are known: today's (`conv2_block1_1_conv`), the one before 2019
-    (`res2a_branch2a`), and the numbered one of the inception networks (`conv2d_7`).
+    The names are today's (`conv2_block1_1_conv`), those before 2019 (`res2a_branch2a`), or the
+    numbers of the inception networks (`conv2d_7`).
     """
     layers = layers_of(model)
-    if "bn_conv1" in layer_names:
-        names = {path: renamed(path, _LEGACY) or path for path in layers}
-    elif any("/branch" in path for path in layers):
+    if any("/branch" in path for path in layers):
         names = _numbered(layers, layer_names)
     else:
-        names = {path: renamed(path, _RESNET) or path for path in layers}
+        rules = _LEGACY if "bn_conv1" in layer_names else _RESNET
+        names = {path: renamed(path, *rules) or path for path in layers}
     entries = {
         weight.path: Entry(f"{names[path]}/{leaf}", tuple(weight.shape))
         for path, weights in layers.items()
         for leaf, weight in weights.items()
     }
     heads = () if "head" in layers else ("predictions/", "fc1000/")
-    return Layout(entries, is_optional=lambda key: key.startswith(heads) if heads else False)
+    return Layout(entries, is_optional=lambda key: key.startswith(heads))
 
 
-def _place(s, b):
-    return f"conv{int(s) + 1}_block{b}"
+# The arguments of `renamed`: rules, those inside blocks, and the place of a block.
 
-
-_PART = {"conv": "conv", "norm": "bn"}
-_BLOCK = r"stage(\d)_block(\d+)/"
 _RESNET = (
-    (r"stem_conv1/(conv|norm)", lambda part: f"conv1_{_PART[part]}"),
-    (_BLOCK + r"conv(\d)/(conv|norm)", lambda s, b, i, x: f"{_place(s, b)}_{i}_{_PART[x]}"),
-    (_BLOCK + r"shortcut/(conv|norm)", lambda s, b, x: f"{_place(s, b)}_0_{_PART[x]}"),
-    (_BLOCK + "entry_norm", lambda s, b: f"{_place(s, b)}_preact_bn"),
-    ("head_norm", "post_bn"),
-    ("head", "predictions"),
-)
-
-
-def _legacy_place(part, s, b):
-    return f"{'res' if part == 'conv' else 'bn'}{int(s) + 1}{chr(ord('a') + int(b) - 1)}"
-
-
-_LEGACY = (
-    (r"stem_conv1/conv", "conv1"),
-    (r"stem_conv1/norm", "bn_conv1"),
     (
-        _BLOCK + r"conv(\d)/(conv|norm)",
-        lambda s, b, i, part: f"{_legacy_place(part, s, b)}_branch2{'abc'[int(i) - 1]}",
+        ("stem_conv1/conv", "conv1_conv"),
+        ("stem_conv1/norm", "conv1_bn"),
+        ("head_norm", "post_bn"),
+        ("head", "predictions"),
     ),
-    (_BLOCK + r"shortcut/(conv|norm)", lambda s, b, part: f"{_legacy_place(part, s, b)}_branch1"),
-    ("head", "fc1000"),
+    (
+        (r"conv(\d)/conv", r"{}_\1_conv"),
+        (r"conv(\d)/norm", r"{}_\1_bn"),
+        ("shortcut/conv", "{}_0_conv"),
+        ("shortcut/norm", "{}_0_bn"),
+        ("entry_norm", "{}_preact_bn"),
+    ),
+    lambda s, b: f"conv{s + 1}_block{b}",
+)
+_LEGACY = (
+    (("stem_conv1/conv", "conv1"), ("stem_conv1/norm", "bn_conv1"), ("head", "fc1000")),
+    (
+        (r"conv(\d)/conv", lambda i: f"res{{}}_branch2{' abc'[int(i)]}"),
+        (r"conv(\d)/norm", lambda i: f"bn{{}}_branch2{' abc'[int(i)]}"),
+        ("shortcut/conv", "res{}_branch1"),
+        ("shortcut/norm", "bn{}_branch1"),
+    ),
+    lambda s, b: f"{s + 1}{chr(ord('a') + b - 1)}",
+)
+_INCEPTION = (
+    (
+        ("stage3_conv1/conv", "conv_7b"),
+        ("stage3_conv1/norm", "conv_7b_bn"),
+        ("head", "predictions"),
+    ),
+    (("conv1/conv", "block{}_conv"),),
+    lambda s, b: f"{(35, 17, 8)[s - 1]}_{b - 1}",
 )
 
 
 def _numbered(layers, layer_names):
     """Convolutions and normalizations by their order, but for those that have names."""
-    named = {path: name for path in layers if (name := renamed(path, _INCEPTION))}
+    named = {path: name for path in layers if (name := renamed(path, *_INCEPTION))}
     for part, kind in (("conv", "conv2d"), ("norm", "batch_normalization")):
         theirs = sorted(
             (name for name in layer_names if re.fullmatch(rf"{kind}(_\d+)?", name)),
@@ -76,18 +82,6 @@ def _numbered(layers, layer_names):
         theirs += [f"{kind}_{i}" for i in range(len(theirs), len(ours))]
         named.update(zip(ours, theirs))
     return {path: named.get(path, path) for path in layers}
-
-
-def _expansion(s, b):
-    return f"block{(35, 17, 8)[int(s) - 1]}_{int(b) - 1}_conv"
-
-
-_INCEPTION = (
-    (_BLOCK + "conv1/conv", _expansion),
-    (r"stage3_conv1/conv", "conv_7b"),
-    (r"stage3_conv1/norm", "conv_7b_bn"),
-    ("head", "predictions"),
-)
 
 
 def arrays_of_layers(layers):

@@ -1,4 +1,4 @@
-"""How a checkpoint says a model's weights, and the one place where they are assigned."""
+"""Maps the keys of a checkpoint to the weights of a model, and assigns them."""
 
 import collections
 import dataclasses
@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from keras_resblocks import validation
 from keras_resblocks.validation import cut
 
-HEAD = re.compile(r"(aux\d+_)?head/")  # paths of the classifiers
+_HEAD = re.compile(r"(aux\d+_)?head/")  # paths of the classifiers
 
 
 def _same(array):
@@ -18,18 +19,12 @@ def _same(array):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A weight in a checkpoint.
-
-    Attributes:
-        key: its name there.
-        shape: its shape there.
-        read, write: from the array there to the one of the model, and back.
-    """
+    """A weight in a checkpoint."""
 
     key: str
     shape: tuple
-    read: Callable = _same
-    write: Callable = _same
+    read: Callable = _same  # from the array there to the one of the model
+    write: Callable = _same  # and back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +43,7 @@ class Layout:
 
 
 def layers_of(model):
-    """Dict of the path of each layer inside `model` that has weights to a dict of these by name.
-
-    Raises:
-        ValueError: if the model is not built of named layers, each with its own weights.
-    """
+    """Dict of the path of each layer inside `model` to a dict of its weights by name."""
     layers = collections.defaultdict(dict)
     for weight in model.weights:
         path, _, name = weight.path.rpartition("/")
@@ -64,33 +55,31 @@ def layers_of(model):
     return dict(layers)
 
 
-def renamed(path, rules):
+_BLOCK = re.compile(r"stage(\d+)_block(\d+)/(.+)")
+
+
+def renamed(path, rules, block_rules=(), place=None):
     """The name of a layer by the first rule that matches its path; None for none.
 
-    Args:
-        path: of the layer in the model.
-        rules: pairs of a pattern and a template of the match, or a function of its groups.
+    A rule is a pattern, and a template of the match or a function of its groups. Inside a block,
+    `block_rules` match the rest of the path, and `{}` is for `place(stage, block)`.
     """
+    block = _BLOCK.fullmatch(path) if block_rules else None
+    rules, path = (block_rules, block[3]) if block else (rules, path)
     for pattern, name in rules:
-        match = re.fullmatch(pattern, path)
-        if match:
-            return name(*match.groups()) if callable(name) else match.expand(name)
+        if match := re.fullmatch(pattern, path):
+            name = name(*match.groups()) if callable(name) else match.expand(name)
+            return name.replace("{}", place(int(block[1]), int(block[2]))) if block else name
     return None
 
 
-def assign(model, layout, arrays, *, new_head=False, adapt_channels=False):
-    """Assigns the arrays of a checkpoint, all of them or none.
+def assign(model, layout, arrays, *, new_head, adapt_channels):
+    """Assigns the arrays of a checkpoint by key, all of them or none.
 
-    Args:
-        model: the Keras model.
-        layout: the `Layout` of the checkpoint for that model.
-        arrays: dict of key to NumPy array.
-        new_head: whether a classifier for another number of classes is left as it is.
-        adapt_channels: whether the first convolution is fitted to the model's channels.
-
-    Raises:
-        ValueError: if a key is missing, unexpected or of another shape; names them.
+    `new_head` and `adapt_channels` are as in `load_torch_weights`.
     """
+    validation.boolean("new_head", new_head)
+    validation.boolean("adapt_channels", adapt_channels)
     weights = {weight.path: weight for weight in model.weights}
     entries, arrays = dict(layout.entries), dict(arrays)
     if adapt_channels:
@@ -101,18 +90,13 @@ def assign(model, layout, arrays, *, new_head=False, adapt_channels=False):
         **{entry.key: entry.shape for entry in entries.values()},
         **{key: array.shape for key, array in layout.constants.items()},
     }
-    problems = {
-        "missing": [key for key in expected if key not in arrays],
-        "unexpected": [
-            key for key in arrays if key not in expected and not layout.is_optional(key)
-        ],
-        "not of numbers": [key for key in expected if not is_numeric(arrays.get(key))],
-        "of another shape": [
-            f"{key}: expected {tuple(shape)}, received {arrays[key].shape}"
-            for key, shape in expected.items()
-            if key in arrays and arrays[key].shape != tuple(shape)
-        ],
+    found = {
+        key: array.shape
+        for key, array in arrays.items()
+        if key in expected or not layout.is_optional(key)
     }
+    problems = mismatches(expected, found)
+    problems["not of numbers"] = [key for key in expected if not is_numeric(arrays.get(key))]
     if not any(problems.values()):
         problems["not the constant that the model has there"] = [
             key for key, array in layout.constants.items() if not np.allclose(arrays[key], array)
@@ -135,6 +119,19 @@ def _hint(weights, layout, arrays):
         " For another number of classes or channels, give `classes` and `input_shape` to "
         "`create_model` with `weights`, or `new_head=True, adapt_channels=True` to the loader."
     )
+
+
+def mismatches(expected, found):
+    """The names of arrays whose shapes are not as expected, by what is wrong."""
+    return {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name}: expected {shape}, received {found[name]}"
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ],
+    }
 
 
 def is_numeric(array):
@@ -184,10 +181,7 @@ def _fit_kernel(entry, channels, arrays):
 
 
 def fitted_kernel(kernel, channels):
-    """A kernel `(*window, channels, filters)` for another number of channels, as timm does it.
-
-    Summed for one channel; otherwise repeated or cut, and scaled by the old number over the new.
-    """
+    """A kernel `(*window, channels, filters)` for another number of channels, as timm does it."""
     if channels == 1:
         return kernel.sum(axis=-2, keepdims=True)
     given = kernel.shape[-2]
@@ -195,7 +189,7 @@ def fitted_kernel(kernel, channels):
 
 
 def _leave_out_head(entries, arrays):
-    head = {path: entry for path, entry in entries.items() if HEAD.match(path)}
+    head = {path: entry for path, entry in entries.items() if _HEAD.match(path)}
     if any(np.shape(arrays.get(entry.key)) != entry.shape for entry in head.values()):
         for path, entry in head.items():
             del entries[path]

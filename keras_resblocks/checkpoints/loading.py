@@ -44,18 +44,17 @@ def load_torch_weights(
         model: a model of `create_model`. Where it has no classifier, or no auxiliary ones,
             theirs are left out.
         weights: the path of a `.safetensors` file (PyTorch need not be installed) or of one
-            that `torch.save` wrote, or a state dict of tensors or arrays. With the keys of
-            torchvision or timm, or of `to_torch_state_dict`. In a training checkpoint, the
-            state dict under `state_dict`, `model`, `model_state_dict` or the like is taken,
-            averaged weights (`state_dict_ema`, `model_ema`) first; and a prefix that all keys
-            have (`module.`, `model.`, `_orig_mod.`) is left out.
+            that `torch.save` wrote, or a state dict of tensors or arrays; with the keys of
+            torchvision, timm or `to_torch_state_dict`. In a training checkpoint, the state dict
+            under `state_dict`, `model` or the like is taken, averaged weights (`model_ema`)
+            first. Prefixes of all keys (`module.`, `model.`, `_orig_mod.`) are left out.
         new_head: whether a classifier for another number of classes is left as it is.
         adapt_channels: whether the first convolution is fitted to the model's number of
             channels: repeated over them and scaled, or summed for one.
 
     Raises:
-        ValueError: if a key is missing, unused or of another shape, with the names; or if the
-            file is damaged or holds anything but tensors. The model is as it was.
+        ValueError: if keys are missing, unused or of another shape; it names them. Also if the
+            file is damaged or holds anything but tensors. The model stays as it was.
         ImportError: if a file needs PyTorch or safetensors to be read, and it is missing.
 
     Examples:
@@ -64,10 +63,7 @@ def load_torch_weights(
         >>> model = create_model("resnet20_cifar", classes=6)
         >>> load_torch_weights(model, theirs, new_head=True)  # or torch_model.state_dict()
     """
-    validation.boolean("new_head", new_head)
-    validation.boolean("adapt_channels", adapt_channels)
-    arrays = _torch_arrays(weights)
-    _assign_torch(model, arrays, new_head=new_head, adapt_channels=adapt_channels)
+    _assign_torch(model, weights, new_head=new_head, adapt_channels=adapt_channels)
 
 
 def load_keras_weights(
@@ -87,8 +83,7 @@ def load_keras_weights(
         adapt_channels: as in `load_torch_weights`.
 
     Raises:
-        ValueError: if a layer is missing, unused or of another shape, with the names; or if the
-            file is damaged. The model is as it was.
+        ValueError: as `load_torch_weights`, for layers instead of keys.
 
     Examples:
         >>> import keras
@@ -97,18 +92,14 @@ def load_keras_weights(
         >>> model = create_model("resnet50_keras", input_shape=(32, 32, 3), classes=6)
         >>> load_keras_weights(model, theirs)
     """
-    validation.boolean("new_head", new_head)
-    validation.boolean("adapt_channels", adapt_channels)
-    layers = _keras_layers(weights)
-    _assign_keras(model, layers, new_head=new_head, adapt_channels=adapt_channels)
+    _assign_keras(model, weights, new_head=new_head, adapt_channels=adapt_channels)
 
 
 def to_torch_state_dict(model: keras.Model, *, as_numpy: bool = False) -> dict[str, Any]:
     """A model's weights as a PyTorch state dict, with the keys of torchvision or timm.
 
     Args:
-        model: a model of `create_model`. A network that neither library has gets keys of the
-            same kind.
+        model: a model of `create_model`. A network that neither has gets keys of the same kind.
         as_numpy: whether to give NumPy arrays instead of tensors, which need PyTorch.
 
     Returns:
@@ -147,17 +138,16 @@ def preprocessing(
     Args:
         weights: a name of published weights, as in `create_model`; or a config of timm's as a
             dict (`timm_model.pretrained_cfg`, or a `config.json` from the Hub) with `input_size`
-            and, where they are not timm's defaults, `crop_pct`, `crop_mode`, `interpolation`,
-            `mean` and `std`.
+            and any of `crop_pct`, `crop_mode`, `interpolation`, `mean` and `std`.
         network: the name of the network; only for `weights="imagenet"`.
-        size: side of the images in pixels, where it is not to be the published one.
+        size: side of the images in pixels; by default the published one.
 
     Returns:
-        An `ImagePreprocessing`: RGB images of any size, with values from 0 to 255, to the
-        network's input.
+        An `ImagePreprocessing`, from RGB images of any size, values 0 to 255, to the network's
+        input.
 
     Raises:
-        ValueError: for anything else; for timm's weights also if their config cannot be fetched.
+        ValueError: for anything else, or if the config of timm's weights cannot be fetched.
 
     Examples:
         >>> import numpy as np
@@ -174,10 +164,12 @@ def preprocessing(
     if library == "torchvision":
         return _torchvision_recipe(*_torchvision_entry(model)).layer(size)
     if library == "timm":
-        return timm_recipe(json.loads(_from_hub(model, "config.json").read_text())).layer(size)
-    raise ValueError(
-        '`weights` must be the name of published weights: "imagenet", "timm/..." or '
-        f'"torchvision/..."; or a config of timm\'s as a dict. Received: weights={shown(weights)}'
+        return timm_recipe(_hub_config(model)).layer(size)
+    raise validation.bad_argument(
+        "weights",
+        'be the name of published weights: "imagenet", "timm/..." or "torchvision/..."; or a '
+        "config of timm's as a dict",
+        weights,
     )
 
 
@@ -195,21 +187,17 @@ def check_weights(weights, network):
     elif library == "timm":
         architecture, has_tag, _ = model.partition(".")
         if network is not None and not has_tag and our_name(architecture) != network:
-            config = json.loads(_from_hub(model, "config.json").read_text())
-            architecture = config.get("architecture", architecture)
+            architecture = _hub_config(model).get("architecture", architecture)
         _check_architecture(weights, architecture, network)
     elif library is None and not (os.path.isfile(weights) and model.lower().endswith(_SUFFIXES)):
-        raise ValueError(_expectation(weights, network))
+        raise _no_weights(weights, network)
 
 
 def _check_architecture(weights, architecture, network):
-    """Refuses weights of another architecture before they are fetched.
-
-    Some have the same names and shapes as the network's, but another order of the same layers.
-    """
+    # Some have the names and shapes of the network's weights, but another order of the layers.
     if network is None or our_name(architecture) == network:
         return
-    published = [known.name for known in list_weights(network)]
+    published = _published_for(network)
     raise ValueError(
         f"`weights` must be of the architecture {network!r}"
         f"{': ' if published else ''}{', '.join(published)}. If the structure is known to be the "
@@ -218,34 +206,28 @@ def _check_architecture(weights, architecture, network):
     )
 
 
-def load_weights(model, weights, network, *, new_head, adapt_channels=True):
-    """Loads what `create_model` takes as `weights`: a name or a path.
+def _published_for(network):
+    return [known.name for known in list_weights(network)] if network else []
 
-    Args:
-        model: the Keras model.
-        weights: the name of published weights, or the path of a file.
-        network: the name of the network, or None.
-        new_head: whether a classifier for another number of classes is left as it is.
-        adapt_channels: whether the first convolution is fitted to the model's channels.
-    """
+
+def load_weights(model, weights, network, *, new_head, adapt_channels=True):
+    """Loads what `create_model` takes as `weights` for the network of a name, or for None."""
     library, name = _parse(weights)
     adapt = {"new_head": new_head, "adapt_channels": adapt_channels}
     if library == "keras":
-        _assign_keras(model, _published_keras_layers(model, network), **adapt)
+        _assign_keras(model, _published_keras_model(model, network), **adapt)
     elif library == "timm":
-        arrays = files.read_torch_file(_from_hub(name, "model.safetensors"))
-        _assign_torch(model, arrays, **adapt)
+        _assign_torch(model, _from_hub(name, "model.safetensors"), **adapt)
     elif library == "torchvision":
-        arrays = files.read_torch_file(_from_torchvision(*_torchvision_entry(name)))
-        _assign_torch(model, arrays, **adapt)
+        _assign_torch(model, _from_torchvision(*_torchvision_entry(name)), **adapt)
     elif name.lower().endswith(".weights.h5"):
         load_own_weights(model, name, **adapt)
     elif name.lower().endswith(".keras"):
         _load_saved_model(model, name, **adapt)
     elif name.lower().endswith((".h5", ".hdf5")):
-        _assign_keras(model, files.read_h5_layers(name), **adapt)
+        _assign_keras(model, name, **adapt)
     else:
-        _assign_torch(model, files.read_torch_file(name), **adapt)
+        _assign_torch(model, name, **adapt)
 
 
 def _load_saved_model(model, path, **adapt):
@@ -256,7 +238,7 @@ def _load_saved_model(model, path, **adapt):
     if layout.entries.keys() & arrays.keys():
         assign(model, layout, arrays, **adapt)
     else:
-        _assign_keras(model, layers_of_model(saved), **adapt)
+        _assign_keras(model, saved, **adapt)
 
 
 def _parse(weights):
@@ -264,22 +246,23 @@ def _parse(weights):
     if weights == "imagenet":
         return "keras", None
     if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(_expectation(weights, None))
+        raise _no_weights(weights, None)
     library, _, model = os.fspath(weights).partition("/")
     if library in ("timm", "torchvision") and model and not os.path.exists(weights):
         return library, model
     return None, os.fspath(weights)
 
 
-def _expectation(weights, network):
-    published = [known.name for known in list_weights(network)] if network else []
-    return (
-        "`weights` must be None (random initialization), the name of published weights "
+def _no_weights(weights, network):
+    published = _published_for(network)
+    expectation = (
+        "be None (random initialization), the name of published weights "
         f"({', '.join(published) or 'see `list_weights()`'}) or the path of a `.weights.h5`, "
         "`.keras`, `.safetensors`, `.pth` (or another ending of PyTorch's) or keras.applications "
-        "`.h5` file."
-        f"{validation.did_you_mean(weights, published)} Received: weights={shown(weights)}"
+        "`.h5` file"
     )
+    hint = validation.did_you_mean(weights, published)
+    return validation.bad_argument("weights", expectation, weights, hint)
 
 
 # keras.applications
@@ -287,48 +270,42 @@ def _expectation(weights, network):
 
 def _keras_name(network):
     if network not in KERAS:
+        others = ", ".join(_published_for(network))
         raise ValueError(
             '`weights="imagenet"` must be for one of the structures of keras.applications: '
-            f"{', '.join(KERAS)}. {_others(network)}"
+            f"{', '.join(KERAS)}. {f'For this network there are {others}. ' if others else ''}"
             f"Received: weights='imagenet' for {shown(network)}"
         )
     return network
 
 
-def _others(network):
-    names = [known.name for known in list_weights(network)] if network else []
-    return f"For this network there are {', '.join(names)}. " if names else ""
-
-
-def _published_keras_layers(model, network):
-    """Keras's own download, cache and check of the file; and its model, to read them from."""
+def _published_keras_model(model, network):
+    """Keras's own model, which downloads, caches and checks the file."""
     function = getattr(keras.applications, KERAS[network][0])
     has_head = any(layer.name == "head" and layer.units == 1000 for layer in model.layers)
     with _fetching("imagenet", "fill ~/.keras/models, the cache of keras.applications"):
-        theirs = function(weights="imagenet", include_top=has_head)
-    return layers_of_model(theirs)
+        return function(weights="imagenet", include_top=has_head)
 
 
 def _keras_layers(weights):
     if isinstance(weights, keras.Model):
         return layers_of_model(weights)
     if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(
-            "`weights` must be a model of keras.applications or the path of one of its `.h5` "
-            f"files. Received: weights={shown(weights)}"
-        )
+        expectation = "be a model of keras.applications or the path of one of its `.h5` files"
+        raise validation.bad_argument("weights", expectation, weights)
     if os.fspath(weights).lower().endswith(".keras"):
         return layers_of_model(files.read_keras_model(weights))
     return files.read_h5_layers(weights)
 
 
-def _assign_keras(model, layers, **adapt):
+def _assign_keras(model, weights, **adapt):
+    layers = _keras_layers(weights)
     assign(model, keras_layout(model, layers), arrays_of_layers(layers), **adapt)
 
 
 @contextlib.contextmanager
 def _fetching(weights, offline, is_answer=lambda error: False):
-    """Turns errors of the network, but for answers of a server, into one that says what to do."""
+    """Turns errors of the network, but for a server's answers, into one that says what to do."""
     try:
         yield
     except Exception as error:
@@ -350,16 +327,16 @@ def _fetching(weights, offline, is_answer=lambda error: False):
 # PyTorch
 
 
-def _assign_torch(model, arrays, **adapt):
+def _assign_torch(model, weights, **adapt):
+    is_path = isinstance(weights, (str, os.PathLike))
+    arrays = files.read_torch_file(weights) if is_path else files.state_dict_arrays(weights)
     layout = torch_layout(model)
     keys = {*layout.constants, *(entry.key for entry in layout.entries.values())}
     assign(model, layout, files.without_prefixes(arrays, keys), **adapt)
 
 
-def _torch_arrays(weights):
-    if isinstance(weights, (str, os.PathLike)):
-        return files.read_torch_file(weights)
-    return files.state_dict_arrays(weights)
+def _hub_config(model):
+    return json.loads(_from_hub(model, "config.json").read_text())
 
 
 def _from_hub(model, file):
@@ -396,11 +373,9 @@ def _torchvision_entry(model):
     version = version.upper() or next(reversed(versions), "")
     if version not in versions:
         known = [f"torchvision/{n}.{v}" for n, others in TORCHVISION.items() for v in others]
-        raise ValueError(
-            f"`weights` must be one of torchvision's: {', '.join(known)}."
-            f"{validation.did_you_mean(model, TORCHVISION)} "
-            f"Received: weights={shown(f'torchvision/{model}')}"
-        )
+        expectation = f"be one of torchvision's: {', '.join(known)}"
+        hint = validation.did_you_mean(model, TORCHVISION)
+        raise validation.bad_argument("weights", expectation, f"torchvision/{model}", hint)
     return network, version
 
 

@@ -1,6 +1,5 @@
 """Our own `.weights.h5` files, also for other classes and channels."""
 
-import collections
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from keras_resblocks.checkpoints.layout import (
     Layout,
     fitted_kernel,
     layers_of,
+    mismatches,
     raise_problems,
 )
 
@@ -38,84 +38,52 @@ def own_layout(model):
 def load_own_weights(model, path, *, new_head, adapt_channels):
     """Loads a `.weights.h5` file, all of it or nothing.
 
-    A file that does not fit as it is gets a copy that does: with the model's own classifier, or
-    its first kernel for another number of channels.
+    If the classifier or the channels differ, Keras reads a copy of the file that is made to fit.
     """
     with tempfile.TemporaryDirectory() as folder:
-        as_is = os.path.join(folder, "model.weights.h5")
-        model.save_weights(as_is)
-        expected, found = files.weights_h5_shapes(as_is), files.weights_h5_shapes(path)
-        left_out, from_model, kernels = [], [], {}
+        own = os.path.join(folder, "own.weights.h5")
+        model.save_weights(own)
+        expected, found = files.weights_h5_shapes(own), files.weights_h5_shapes(path)
         head = [name for name in expected if _DENSE.match(name)]
-        if not head:
+        is_other_head = new_head and any(found.get(name) != expected[name] for name in head)
+        left_out = []
+        if is_other_head or not head:
             left_out = [name for name in found if _DENSE.match(name)]
-        elif new_head and any(found.get(name) != expected[name] for name in head):
-            left_out = [name for name in found if _DENSE.match(name)]
-            from_model = head
-        if adapt_channels:
-            kernels = _first_kernels(model, expected, found)
+        from_model = head if is_other_head else []
+        kernels = _first_kernels(model, expected, found) if adapt_channels else {}
         fitted = {name: shape for name, shape in found.items() if name not in left_out}
         fitted.update({name: expected[name] for name in (*from_model, *kernels)})
-        _check(expected, fitted)
+        raise_problems(mismatches(expected, fitted))
         if left_out or from_model or kernels or not str(path).endswith(".weights.h5"):
-            copy = shutil.copy(path, os.path.join(folder, "fitted.weights.h5"))
-            _change(copy, as_is, left_out, from_model, kernels)
-            path = copy
+            path = shutil.copy(path, os.path.join(folder, "fitted.weights.h5"))
+            _change(path, own, left_out, from_model, kernels)
         model.load_weights(path)
 
 
-def _check(expected, found):
-    raise_problems(
-        {
-            "missing": [name for name in expected if name not in found],
-            "unexpected": [name for name in found if name not in expected],
-            "of another shape": [
-                f"{name}: expected {shape}, received {found[name]}"
-                for name, shape in expected.items()
-                if found.get(name, shape) != shape
-            ],
-        }
-    )
-
-
 def _first_kernels(model, expected, found):
-    """Dict of the names of kernels that see another number of channels to that of the model."""
-    counts, groups = collections.Counter(), {}
-    for layer in model.layers:
-        kind = _snake_case(type(layer).__name__)
-        groups[layer.name] = f"layers/{kind}_{counts[kind]}/" if counts[kind] else f"layers/{kind}/"
-        counts[kind] += 1
-    first = next(layer for layer in model.layers if any(len(w.shape) > 1 for w in layer.weights))
-    shapes = [w.shape for w in first.weights if w.path.endswith("/kernel") and len(w.shape) > 2]
+    """Dict of the kernels that see another number of channels in the file to that of the model."""
+    shapes = [w.shape for w in model.weights if w.path.endswith("/kernel") and len(w.shape) > 2]
     channels = shapes[0][-2] if shapes else None
     kernels = {}
     for name, ours in expected.items():
         theirs = found.get(name) or ()
-        if name.startswith(groups[first.name]) and len(theirs) == len(ours) > 2:
-            sees_the_image = ours[-2] == channels
+        if len(theirs) == len(ours) > 2 and ours[-2] == channels:
             others_fit = (*theirs[:-2], theirs[-1]) == (*ours[:-2], ours[-1])
-            if sees_the_image and others_fit and 0 != theirs[-2] != ours[-2]:
-                kernels[name] = ours[-2]
+            if others_fit and 0 != theirs[-2] != channels:
+                kernels[name] = channels
     return kernels
 
 
-def _snake_case(name):
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def _change(path, model_path, left_out, from_model, kernels):
-    """Changes a file: takes names out, copies some from another file, and fits kernels."""
+def _change(path, own, left_out, from_model, kernels):
+    """Takes names out of a file, copies some from the model's own, and fits kernels."""
     import h5py
 
-    with h5py.File(path, "a") as file, h5py.File(model_path, "r") as model_file:
-        for name in left_out:
-            del file[name]
-        for name in from_model:
+    with h5py.File(path, "a") as file, h5py.File(own, "r") as own_file:
+        arrays = {name: own_file[name][()] for name in from_model}
+        for name, channels in kernels.items():
+            arrays[name] = fitted_kernel(file[name][()], channels)
+        for name in {*left_out, *arrays}:
             if name in file:
                 del file[name]
-            file[name] = model_file[name][()]
-        for name, channels in kernels.items():
-            kernel = fitted_kernel(file[name][()], channels)
-            del file[name]
-            file[name] = kernel
+        for name, array in arrays.items():
+            file[name] = array

@@ -57,9 +57,9 @@ _OVERSHOOTING = ("bicubic", "lanczos3")
 class ImagePreprocessing(keras.layers.Layer):
     """From RGB images of any size, values 0 to 255, to what a network expects.
 
-    The shorter side is resized (with antialiasing), a square is cropped from the center, and
-    the values, scaled to 0 to 1, are normalized: `(value - mean) / std`. What bicubic and
-    Lanczos interpolation make of an edge is clipped to the range of pixels, as Pillow does.
+    The shorter side is resized (with antialiasing, clipped to the range of pixels as in Pillow), a
+    square is cropped from the center, and values on a scale from 0 to 1 are normalized:
+    `(value - mean) / std`.
 
     Args:
         size: side of the square, in pixels; None leaves images as large as they are.
@@ -68,14 +68,12 @@ class ImagePreprocessing(keras.layers.Layer):
         mean: of each channel, on a scale from 0 to 1, in the order of the output.
         std: of each channel, on a scale from 0 to 1, in the order of the output.
         channel_order: of the output, `"rgb"` or `"bgr"`.
-        crop_mode: `"center"`; or `"squash"`, which resizes both sides to `resize`, so that the
-            crop loses nothing on the longer one but the aspect ratio changes.
+        crop_mode: `"center"`; or `"squash"`, which resizes both sides to `resize`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
         **kwargs: as in any Keras layer.
 
     Raises:
-        ValueError: for an argument out of its range, and for an input of another rank or number
-            of channels.
+        ValueError: for an argument out of its range, and for another shape of the input.
 
     Input shape:
         `(batch, height, width, 3)`, or channels first; or 1 channel, gray, which is repeated.
@@ -131,15 +129,20 @@ class ImagePreprocessing(keras.layers.Layer):
 
     def call(self, images: Tensor) -> Tensor:
         self._check(images.shape)
-        images = self._resized_and_cropped(keras.ops.cast(images, "float32"))
+        images = keras.ops.cast(images, "float32")
+        if self._channels_first:
+            images = keras.ops.moveaxis(images, 1, -1)
+        if self.size is not None:
+            images = self._resized_and_cropped(images)
         if self.channel_order == "bgr":
-            images = keras.ops.flip(images, axis=1 if self._channels_first else -1)
-        shape = (3, 1, 1) if self._channels_first else (3,)  # also makes three channels of one
+            images = keras.ops.flip(images, axis=-1)
         mean, std = (
-            keras.ops.convert_to_tensor(np.reshape(values, shape), "float32")
-            for values in (self.mean, self.std)
+            keras.ops.convert_to_tensor(values, "float32") for values in (self.mean, self.std)
         )
-        return keras.ops.cast(images / (255 * std) - mean / std, self.compute_dtype)
+        images = images / (255 * std) - mean / std  # also makes three channels of one
+        if self._channels_first:
+            images = keras.ops.moveaxis(images, -1, 1)
+        return keras.ops.cast(images, self.compute_dtype)
 
     def _check(self, shape):
         axis = 1 if self._channels_first else -1
@@ -150,31 +153,22 @@ class ImagePreprocessing(keras.layers.Layer):
             )
 
     def _resized_and_cropped(self, images):
-        if self.size is None:
-            return images
-        sizes = keras.ops.shape(images)
-        height, width = sizes[2:] if self._channels_first else sizes[1:3]
-        if isinstance(height, int) and isinstance(width, int):
-            shorter = min(height, width)
-        else:
-            shorter = keras.ops.minimum(height, width)
+        sizes = keras.ops.shape(images)[1:3]
+        is_known = all(isinstance(size, int) for size in sizes)
+        shorter = min(sizes) if is_known else keras.ops.minimum(*sizes)
+        is_squashed = self.crop_mode == "squash"
         rows, columns = (
-            self._interpolation_matrix(size, self._resized(size, shorter))
-            for size in (height, width)
+            self._interpolation_matrix(
+                size, self.resize if is_squashed else self.resize * size // shorter
+            )
+            for size in sizes
         )
-        c = self._channels_first
         # Columns first and clipped in between, as in Pillow.
-        images = keras.ops.einsum("bchw,jw->bchj" if c else "bhwc,jw->bhjc", images, columns)
-        images = self._clipped(images)
-        images = keras.ops.einsum("bchj,ih->bcij" if c else "bhjc,ih->bijc", images, rows)
-        return self._clipped(images)
-
-    def _resized(self, size, shorter):
-        return self.resize if self.crop_mode == "squash" else self.resize * size // shorter
-
-    def _clipped(self, images):
-        is_clipped = self.interpolation in _OVERSHOOTING
-        return keras.ops.clip(images, 0.0, 255.0) if is_clipped else images
+        for equation, matrix in (("bhwc,jw->bhjc", columns), ("bhjc,ih->bijc", rows)):
+            images = keras.ops.einsum(equation, images, matrix)
+            if self.interpolation in _OVERSHOOTING:
+                images = keras.ops.clip(images, 0.0, 255.0)
+        return images
 
     def _interpolation_matrix(self, size, resized):
         """What each of `self.size` positions at the center of `resized` takes of `size` pixels.
@@ -194,32 +188,20 @@ class ImagePreprocessing(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         self._check(input_shape)
-        spatial = tuple(input_shape[2:] if self._channels_first else input_shape[1:-1])
+        batch, *sizes = input_shape
+        spatial = sizes[1:] if self._channels_first else sizes[:-1]
         if self.size is not None:
             spatial = (self.size, self.size)
-        shape = (3, *spatial) if self._channels_first else (*spatial, 3)
-        return (input_shape[0], *shape)
+        return (batch, 3, *spatial) if self._channels_first else (batch, *spatial, 3)
 
     def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "size": self.size,
-            "resize": self.resize,
-            "interpolation": self.interpolation,
-            "mean": self.mean,
-            "std": self.std,
-            "channel_order": self.channel_order,
-            "crop_mode": self.crop_mode,
-            "data_format": self.data_format,
-        }
+        recipe = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
+        return {**super().get_config(), **recipe, "data_format": self.data_format}
 
 
 def _three_numbers(argument, values, check):
     if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != 3:
-        raise ValueError(
-            f"`{argument}` must be three numbers, one for each channel. "
-            f"Received: {argument}={validation.shown(values)}"
-        )
+        raise validation.bad_argument(argument, "be three numbers, one for each channel", values)
     return tuple(check(argument, value) for value in values)
 
 
@@ -243,26 +225,18 @@ def timm_recipe(config):
     interpolation = config.get("interpolation") or "bicubic"
     for name, value, known in (
         ("crop_mode", mode, ("center", "squash")),
-        ("interpolation", interpolation, tuple(_TIMM_INTERPOLATIONS)),
+        ("interpolation", interpolation, ("nearest", "bilinear", "bicubic", "lanczos")),
     ):
         if value not in known:
             raise _bad_config(f"`{name}`: one of {known}", name, value)
     return Recipe(
         size=size,
         resize=math.floor(size / crop),
-        interpolation=_TIMM_INTERPOLATIONS[interpolation],
+        interpolation="lanczos3" if interpolation == "lanczos" else interpolation,
         mean=config.get("mean", Recipe.mean),
         std=config.get("std", Recipe.std),
         crop_mode=mode,
     )
-
-
-_TIMM_INTERPOLATIONS = {
-    "nearest": "nearest",
-    "bilinear": "bilinear",
-    "bicubic": "bicubic",
-    "lanczos": "lanczos3",
-}
 
 
 def _bad_config(expected, name, value):

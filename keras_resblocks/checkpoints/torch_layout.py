@@ -89,14 +89,21 @@ def _naming(model, layers):
     if any(path.endswith("/entry_norm") for path in layers):
         rules = _resnet_v2_rules(layers)
     elif any("/branch" in path for path in layers):
-        rules = _inception_rules(model)
+        rules = (_inception_rules(model),)
     else:
         rules = _resnet_rules(model, layers)
-    return lambda path: renamed(path, rules) or path.replace("/", ".")
+    return lambda path: renamed(path, *rules) or path.replace("/", ".")
 
 
 def _stem_depth(layers):
     return sum(re.fullmatch(r"stem_conv\d+/conv", path) is not None for path in layers)
+
+
+def _own_name(rest):
+    return f"{{}}.{rest.replace('/', '.')}"
+
+
+# What these functions return are arguments of `renamed`.
 
 
 def _resnet_rules(model, layers):
@@ -115,46 +122,36 @@ def _resnet_rules(model, layers):
             return "bn1"
         return f"conv1.{3 * int(i) - 3 + (part == 'norm')}"  # convolution, norm, activation
 
-    def block(s, b, rest):
-        return f"layer{s}.{int(b) - 1}.{rest.replace('/', '.')}"
-
-    return (
-        (r"stem_conv(\d+)/(conv|norm)", stem),
-        (_BLOCK + r"conv(\d)/conv", lambda s, b, i: block(s, b, f"conv{i}")),
-        (_BLOCK + r"conv(\d)/norm", lambda s, b, i: block(s, b, f"bn{i}")),
-        (_BLOCK + r"shortcut/conv", lambda s, b: block(s, b, f"downsample.{0 + pooled}")),
-        (_BLOCK + r"shortcut/norm", lambda s, b: block(s, b, f"downsample.{1 + pooled}")),
-        (_BLOCK + r"attention/reduce", lambda s, b: block(s, b, "se.fc1")),
-        (_BLOCK + r"attention/expand", lambda s, b: block(s, b, "se.fc2")),
-        (_BLOCK + r"attention/conv", lambda s, b: block(s, b, "se.conv")),
-        (_BLOCK + r"(.*)", block),
-        ("head", "fc"),
+    block_rules = (
+        (r"conv(\d)/conv", r"{}.conv\1"),
+        (r"conv(\d)/norm", r"{}.bn\1"),
+        ("shortcut/conv", f"{{}}.downsample.{0 + pooled}"),
+        ("shortcut/norm", f"{{}}.downsample.{1 + pooled}"),
+        ("attention/reduce", "{}.se.fc1"),
+        ("attention/expand", "{}.se.fc2"),
+        ("attention/conv", "{}.se.conv"),
+        ("(.*)", _own_name),
     )
-
-
-_BLOCK = r"stage(\d+)_block(\d+)/"
+    rules = ((r"stem_conv(\d+)/(conv|norm)", stem), ("head", "fc"))
+    return rules, block_rules, lambda s, b: f"layer{s}.{b - 1}"
 
 
 def _resnet_v2_rules(layers):
     """As in timm's `resnetv2.py`."""
-    depth = _stem_depth(layers)
-
-    def block(s, b, rest):
-        return f"stages.{int(s) - 1}.blocks.{int(b) - 1}.{rest.replace('/', '.')}"
-
-    return (
-        (
-            r"stem_conv(\d+)/(conv|norm)",
-            lambda i, part: f"stem.{part}" if depth == 1 else f"stem.{part}{i}",
-        ),
-        (_BLOCK + "entry_norm", lambda s, b: block(s, b, "norm1")),
-        (_BLOCK + r"conv(\d)/conv", lambda s, b, i: block(s, b, f"conv{i}")),
-        (_BLOCK + r"conv(\d)/norm", lambda s, b, i: block(s, b, f"norm{int(i) + 1}")),
-        (_BLOCK + r"shortcut/(conv|norm)", lambda s, b, x: block(s, b, f"downsample.{x}")),
-        (_BLOCK + r"(.*)", block),
+    number = "" if _stem_depth(layers) == 1 else r"\1"
+    block_rules = (
+        ("entry_norm", "{}.norm1"),
+        (r"conv(\d)/conv", r"{}.conv\1"),
+        (r"conv(\d)/norm", lambda i: f"{{}}.norm{int(i) + 1}"),
+        ("shortcut/(conv|norm)", r"{}.downsample.\1"),
+        ("(.*)", _own_name),
+    )
+    rules = (
+        (r"stem_conv(\d+)/(conv|norm)", rf"stem.\2{number}"),
         ("head_norm", "norm"),
         ("head", "head.fc"),
     )
+    return rules, block_rules, lambda s, b: f"stages.{s - 1}.blocks.{b - 1}"
 
 
 def _inception_rules(model):

@@ -9,7 +9,6 @@ from keras_resblocks.layers import templates
 from keras_resblocks.layers.composite import KernelComposite
 from keras_resblocks.layers.wiring import Chain
 from keras_resblocks.types import (
-    Config,
     GateArguments,
     KernelArguments,
     Pluggable,
@@ -22,6 +21,8 @@ from keras_resblocks.types import (
 class _ChannelGate(KernelComposite):
     """`output = input * gate(mean of the input over its spatial axes)`."""
 
+    _arguments = ("gate_activation",)
+
     def __init__(
         self, *, gate_activation: Pluggable = "sigmoid", **options: "Unpack[KernelArguments]"
     ) -> None:
@@ -33,25 +34,13 @@ class _ChannelGate(KernelComposite):
         raise NotImplementedError
 
     def call(self, inputs: Tensor) -> Tensor:
-        spatial_axes = self.spatial_axes(len(inputs.shape))
+        first = 1 if self.data_format == "channels_last" else 2
+        spatial_axes = tuple(range(first, first + len(inputs.shape) - 2))
         gates = self.gate(keras.ops.mean(inputs, axis=spatial_axes))
         return inputs * keras.ops.expand_dims(gates, axis=spatial_axes)
 
-    def spatial_axes(self, ndim: int) -> tuple[int, ...]:
-        first = 1 if self.data_format == "channels_last" else 2
-        return tuple(range(first, first + ndim - 2))
-
-    def kernel_arguments(self) -> Config:
-        return {**self.kernel_options(), "dtype": self.given_dtype}
-
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "gate_activation": templates.serialize(self.gate_activation),
-        }
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -64,8 +53,8 @@ class SqueezeExcite(_ChannelGate):
         reduction: the hidden layer has `channels // reduction` units, at least one.
         activation: of the hidden layer; anything a block's `activation` may be.
         gate_activation: of the gate; likewise.
-        kernel_initializer: of both dense layers. Where a block makes this layer from the name
-            `"squeeze_excite"`, this and the next two are the block's own.
+        kernel_initializer: of both dense layers. By the name `"squeeze_excite"`, a block makes
+            this layer with its own kernel options.
         kernel_regularizer: of both dense layers.
         kernel_constraint: of both dense layers.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
@@ -88,6 +77,8 @@ class SqueezeExcite(_ChannelGate):
         Hu et al. 2018, "Squeeze-and-Excitation Networks", section 3.
     """
 
+    _arguments = ("reduction", "activation")
+
     def __init__(
         self,
         reduction: int = 16,
@@ -105,9 +96,9 @@ class SqueezeExcite(_ChannelGate):
         site = self.site(input_shape)
         self.excitation = Chain(
             [
-                self.add(keras.layers.Dense(hidden, name="reduce", **self.kernel_arguments())),
+                self.add(keras.layers.Dense(hidden, name="reduce", **self.kernel_options())),
                 self.add_copy(self.activation, "reduce_act", site),
-                self.add(keras.layers.Dense(channels, name="expand", **self.kernel_arguments())),
+                self.add(keras.layers.Dense(channels, name="expand", **self.kernel_options())),
                 self.add_copy(self.gate_activation, "expand_act", site),
             ]
         )
@@ -116,28 +107,20 @@ class SqueezeExcite(_ChannelGate):
     def gate(self, means: Tensor) -> Tensor:
         return self.excitation(means)
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "reduction": self.reduction,
-            "activation": templates.serialize(self.activation),
-        }
-
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
 class EfficientChannelAttention(_ChannelGate):
     """Scales each channel by a gate that sees the means of its neighbouring channels.
 
-    `output = input * sigmoid(conv1d(mean(input)))`: one kernel slides along the channels, so
-    that the layer has `kernel_size` weights however many channels there are.
+    `output = input * sigmoid(conv1d(mean(input)))`. One kernel of `kernel_size` weights slides
+    along the channels.
 
     Args:
-        kernel_size: odd number of neighbouring channels; by default the odd integer at or above
-            `|log2(channels) / 2 + 1 / 2|` (equation 12 with gamma 2 and b 1, as in the
-            authors' code).
+        kernel_size: odd number of neighbouring channels; by default `(log2(channels) + 1) / 2`
+            cut to an integer and made odd (equation 12, as in the authors' code).
         gate_activation: of the gate; anything a block's `activation` may be.
-        kernel_initializer: of the kernel. Where a block makes this layer from the name
-            `"efficient_channel"`, this and the next two are the block's own.
+        kernel_initializer: of the kernel. By the name `"efficient_channel"`, a block makes this
+            layer with its own kernel options.
         kernel_regularizer: of the kernel.
         kernel_constraint: of the kernel.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
@@ -162,10 +145,12 @@ class EfficientChannelAttention(_ChannelGate):
         Networks", section 3.
     """
 
+    _arguments = ("kernel_size",)
+
     def __init__(self, kernel_size: int | None = None, **options: "Unpack[GateArguments]") -> None:
         super().__init__(**options)
         if kernel_size is not None and validation.positive_int("kernel_size", kernel_size) % 2 == 0:
-            raise ValueError(f"`kernel_size` must be odd. Received: kernel_size={kernel_size!r}")
+            raise validation.bad_argument("kernel_size", "be odd", kernel_size)
         self.kernel_size = kernel_size
 
     def compose(self, input_shape: Shape) -> None:
@@ -178,7 +163,7 @@ class EfficientChannelAttention(_ChannelGate):
                 use_bias=False,
                 data_format="channels_last",  # the channels are the axis to slide along
                 name="conv",
-                **self.kernel_arguments(),
+                **self.kernel_options(),
             )
         ).build((batch, channels, 1))
         self.excitation = Chain(
@@ -190,29 +175,22 @@ class EfficientChannelAttention(_ChannelGate):
         logits = self.conv(keras.ops.expand_dims(means, axis=-1))
         return self.excitation(keras.ops.squeeze(logits, axis=-1))
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "kernel_size": self.kernel_size,
-        }
 
-
-def adaptive_kernel_size(channels, gamma=2, b=1):
+def adaptive_kernel_size(channels):
     """Wang et al. 2020, equation 12: the neighbourhood grows with the log of the channels."""
-    size = int(abs((math.log2(channels) + b) / gamma))
-    return size if size % 2 else size + 1
+    return int((math.log2(channels) + 1) / 2) | 1  # an even size is made odd
 
 
-def _named(layer_class):
-    return templates.named(
-        layer_class, lambda site: {"data_format": site.data_format, **site.kernel_options}
-    )
+def _recipe(layer_class):
+    return lambda site: (layer_class, {"data_format": site.data_format, **site.kernel_options})
 
 
 attention = templates.Slot(
     "attention",
-    {
-        "squeeze_excite": _named(SqueezeExcite),
-        "efficient_channel": _named(EfficientChannelAttention),
-    },
+    templates.named(
+        {
+            "squeeze_excite": _recipe(SqueezeExcite),
+            "efficient_channel": _recipe(EfficientChannelAttention),
+        }
+    ),
 )

@@ -32,9 +32,12 @@ class Composite(keras.layers.Layer):
     """A layer that makes, names and builds its sublayers in `compose`.
 
     The rank is read from the input, so one class serves signals, images and volumes. Sublayers
-    are attributes called like themselves (`self.add(layer)`), hence a weight's path in the
-    model and in a `.weights.h5` file reads the same.
+    are attributes called like themselves (`self.add(layer)`), so that a weight has the same path
+    in the model and in a `.weights.h5` file.
     """
+
+    # The arguments of a class, kept as attributes, that its config has besides its parent's.
+    _arguments: tuple[str, ...] = ("data_format",)
 
     def __init__(
         self, *, data_format: str | None = None, **kwargs: "Unpack[LayerArguments]"
@@ -67,10 +70,7 @@ class Composite(keras.layers.Layer):
         )
         parameters = dict(inspect.signature(cls.__init__).parameters)
         if parameters.pop("options", None):
-            parameters = {
-                **parameters,
-                **{k: v for k, v in inherited.parameters.items() if k not in parameters},
-            }
+            parameters |= {k: v for k, v in inherited.parameters.items() if k not in parameters}
         parameters.pop("self")
         cls.__signature__ = inspect.Signature([*parameters.values()])
 
@@ -82,11 +82,8 @@ class Composite(keras.layers.Layer):
         input_shape = tuple(input_shape)
         self.spatial_shape(input_shape)
         if self.channels(input_shape) is None:
-            raise ValueError(
-                f"The channel dimension of the input of {self.__class__.__name__} "
-                f"'{self.name}' must be defined (data_format={self.data_format!r}). "
-                f"Received: input_shape={input_shape}"
-            )
+            expectation = f"have a defined channel dimension (data_format={self.data_format!r})"
+            raise self._bad_input(expectation, input_shape)
         self.compose(input_shape)
         self.input_spec = keras.layers.InputSpec(
             ndim=len(input_shape), axes={self.channel_axis: self.channels(input_shape)}
@@ -113,7 +110,7 @@ class Composite(keras.layers.Layer):
     def add_copy(
         self, template: templates.Template | None, name: str, site: templates.Site, **overrides: Any
     ) -> keras.layers.Layer | None:
-        """Tracks a fresh copy of `template` as `name`; None where there is no template."""
+        """Tracks a new copy of `template` as `name`; None without a template."""
         return None if template is None else self.add(template.make(site, name, **overrides))
 
     def cast_back(self, *given: templates.Template | None) -> Cast | None:
@@ -141,24 +138,20 @@ class Composite(keras.layers.Layer):
         return shape[self.channel_axis]
 
     def spatial_shape(self, shape: Shape) -> tuple:
-        """The sizes of the spatial axes in a full shape (batch included).
-
-        Raises:
-            ValueError: if there are none, more than three, or one of size zero.
-        """
+        """The sizes of the spatial axes in a full shape (batch included), checked."""
         if not 3 <= len(shape) <= 5:
-            raise ValueError(
-                f"The input of {self.__class__.__name__} '{self.name}' must have rank 3, 4 or 5: "
-                "batch, channels and one, two or three spatial axes. "
-                f"Received: input_shape={tuple(shape)}"
-            )
+            axes = "batch, channels and one, two or three spatial axes"
+            raise self._bad_input(f"have rank 3, 4 or 5: {axes}", shape)
         spatial = tuple(shape[1:-1] if self.data_format == "channels_last" else shape[2:])
         if 0 in spatial:
-            raise ValueError(
-                f"The input of {self.__class__.__name__} '{self.name}' must not be empty. "
-                f"Received: input_shape={tuple(shape)}"
-            )
+            raise self._bad_input("not be empty", shape)
         return spatial
+
+    def _bad_input(self, expectation, shape):
+        layer = f"{self.__class__.__name__} '{self.name}'"
+        return ValueError(
+            f"The input of {layer} must {expectation}. Received: input_shape={tuple(shape)}"
+        )
 
     def full_shape(self, batch: Any, spatial: Sequence[Any], channels: Any) -> tuple:
         """The inverse of `spatial_shape` and `channels`."""
@@ -167,10 +160,12 @@ class Composite(keras.layers.Layer):
         return (batch, channels, *spatial)
 
     def get_config(self) -> Config:
+        classes = reversed(type(self).__mro__)
+        names = [name for cls in classes for name in vars(cls).get("_arguments", ())]
         changes = self._changed() if self.built else self._changes
         return {
             **super().get_config(),
-            "data_format": self.data_format,
+            **{name: templates.serialize(getattr(self, name)) for name in names},
             **({"sublayers": changes} if changes else {}),
         }
 
@@ -206,6 +201,8 @@ class Composite(keras.layers.Layer):
 class KernelComposite(Composite):
     """A `Composite` of sublayers with kernels, which all have the same options."""
 
+    _arguments = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
+
     def __init__(
         self,
         *,
@@ -221,29 +218,18 @@ class KernelComposite(Composite):
 
     def kernel_options(self) -> Config:
         """The options for a sublayer with a kernel."""
-        return {
-            "kernel_initializer": fresh(self.kernel_initializer),
-            "kernel_regularizer": self.kernel_regularizer,
-            "kernel_constraint": self.kernel_constraint,
-        }
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
-        }
+        options = {name: fresh(getattr(self, name)) for name in KernelComposite._arguments}
+        return {**options, "dtype": self.given_dtype}
 
 
-def fresh(initializer):
-    """A copy of an initializer: a single one would give equal shapes equal values.
+def fresh(option):
+    """An option for a sublayer: an initializer is copied, as it gives equal shapes equal values.
 
     Not by `keras.initializers.serialize`, which imports TensorFlow on any backend: that takes
     seconds and hundreds of megabytes.
     """
-    is_copied = isinstance(initializer, keras.initializers.Initializer)
-    return initializer.clone() if is_copied else initializer
+    is_copied = isinstance(option, keras.initializers.Initializer)
+    return option.clone() if is_copied else option
 
 
 def _freeze(layer):

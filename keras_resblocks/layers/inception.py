@@ -12,7 +12,6 @@ from keras_resblocks.layers.shortcuts import Shortcut
 from keras_resblocks.layers.templates import INHERIT
 from keras_resblocks.types import (
     BranchArguments,
-    Config,
     InceptionArguments,
     Padding,
     Pluggable,
@@ -38,14 +37,13 @@ class InceptionBlock(Block):
         strides: on each branch's last spatial step, or its last step if none is spatial.
         filters: output channels of a linear 1x1 convolution without normalization after the
             concatenation; None for no such convolution.
-        shortcut: as in `ResidualBlock`.
-        residual_scale: what the branches are multiplied by before the sum.
-        padding: also `"valid"`: the strided steps pad nothing (and the others do, to keep the
-            size), as in Inception-v3's reductions.
+        shortcut: as in `ResidualBlock`; by default none.
+        residual_scale: multiplies the branches before the sum.
+        padding: also `"valid"`: strided steps do not pad, as in Inception-v3's reductions.
         groups: of the convolutions larger than 1x1.
         dilation_rate: of the convolutions larger than 1x1.
         **options: as in `ResidualBlock`. With a shortcut or `preactivation=True`, no activation
-            follows what comes last: the 1x1 convolution, or else the branches' last ones.
+            follows the 1x1 convolution, or without one the last steps of the branches.
 
     Raises:
         ValueError: for malformed `branches`, and as `ResidualBlock`.
@@ -68,6 +66,7 @@ class InceptionBlock(Block):
         Inception-ResNet", sections 3.2 and 3.3, for `filters`, `shortcut` and `residual_scale`.
     """
 
+    _arguments = ("branches", "filters", "residual_scale")
     paddings = ("symmetric", "same", "valid")
 
     def __init__(
@@ -84,8 +83,7 @@ class InceptionBlock(Block):
         self.branches = read_branches(branches)
         self.filters = filters if filters is None else validation.positive_int("filters", filters)
         self.residual_scale = validation.finite_number("residual_scale", residual_scale)
-        for grouped in _grouped_filters(self.branches):
-            validation.divisor("groups", self.groups, "filters", grouped)
+        self.branch()  # raises where `groups` do not divide the filters
         if self.atrous and self.padding == "valid":
             raise ValueError(
                 '`padding="valid"` must not be given with `atrous=True`, which keeps the '
@@ -148,32 +146,13 @@ class InceptionBlock(Block):
             return branch
         return (*branch, steps.Conv(filters, activation=None, normalization=None))
 
-    def branch(self) -> tuple:
-        return self.branch_steps(
-            self.branches,
-            self.strides,
-            filters=self.filters,
-            groups=self.groups,
-            padding=self.padding,
-        )
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "branches": self.branches,
-            "filters": self.filters,
-            "residual_scale": self.residual_scale,
-        }
-
 
 def branches_v1(conv1x1, conv3x3, conv5x5, pool_projection):
     """The `branches` of `InceptionBlock.v1`."""
     pairs = {"conv3x3": conv3x3, "conv5x5": conv5x5}
     for name, pair in pairs.items():
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise ValueError(
-                f"`{name}` must be a pair (reduction, output). Received: {name}={pair!r}"
-            )
+            raise validation.bad_argument(name, "be a pair (reduction, output)", pair)
     return (
         (conv1x1,),
         (conv3x3[0], (conv3x3[1], 3)),
@@ -183,46 +162,42 @@ def branches_v1(conv1x1, conv3x3, conv5x5, pool_projection):
 
 
 def read_branches(branches):
-    """`branches` in one form, of tuples: what JSON makes of them is read the same.
+    """`branches` checked and as tuples, also where JSON has made lists of them."""
 
-    Raises:
-        ValueError: where they are malformed.
-    """
-    return _branches(branches, f"Received: branches={branches!r}")
+    def bad(expectation):
+        return validation.bad_argument("branches", expectation, branches)
+
+    def read(split):
+        if not _is_list(split):
+            raise bad("be a non-empty list of branches")
+        for branch in split:
+            if not _is_list(branch):
+                raise bad(f"hold non-empty lists of steps, not {branch!r}")
+        return tuple(tuple(map(read_step, branch)) for branch in split)
+
+    def read_step(step):
+        if isinstance(step, str) and step in _POOLS:
+            return step
+        if _is_list(step) and isinstance(step[0], (list, tuple)):
+            return read(step)
+        filters, *kernel_size = step if _is_list(step) else [step]
+        try:
+            filters = validation.positive_int("filters", filters)
+            if not kernel_size:
+                return filters
+            (kernel_size,) = kernel_size
+            return (filters, validation.positive_ints("kernel_size", kernel_size))
+        except ValueError:
+            raise bad(
+                "hold steps that are (filters, kernel_size), an integer (a 1x1 convolution), one "
+                f"of {sorted(_POOLS)} or a list of branches, not {step!r}"
+            ) from None
+
+    return read(branches)
 
 
-def _branches(branches, received):
-    if not isinstance(branches, (list, tuple)) or not branches:
-        raise ValueError(f"`branches` must be a non-empty list of branches. {received}")
-    return tuple(_branch(branch, received) for branch in branches)
-
-
-def _branch(branch, received):
-    if not isinstance(branch, (list, tuple)) or not branch:
-        raise ValueError(
-            f"Each of `branches` must be a non-empty list of steps, not {branch!r}. {received}"
-        )
-    return tuple(_step(step, received) for step in branch)
-
-
-def _step(step, received):
-    if isinstance(step, str) and step in _POOLS:
-        return step
-    if isinstance(step, (list, tuple)) and step and isinstance(step[0], (list, tuple)):
-        return _branches(step, received)
-    filters, *kernel_size = step if isinstance(step, (list, tuple)) and step else [step]
-    try:
-        filters = validation.positive_int("filters", filters)
-        if not kernel_size:
-            return filters
-        (kernel_size,) = kernel_size
-        return (filters, validation.positive_ints("kernel_size", kernel_size))
-    except ValueError:
-        raise ValueError(
-            "A step in `branches` must be (filters, kernel_size), an integer (a 1x1 "
-            f"convolution), one of {sorted(_POOLS)} or a list of branches, not {step!r}. "
-            f"{received}"
-        ) from None
+def _is_list(value):
+    return isinstance(value, (list, tuple)) and len(value) > 0
 
 
 def _is_split(step):
@@ -236,21 +211,11 @@ def _split(branches, groups, padding):
         if step in _POOLS:
             return steps.Pool(_POOLS[step], padding=padding)
         filters, kernel_size = step if isinstance(step, tuple) else (step, 1)
-        if not validation.exceeds_one(kernel_size):
-            return steps.Conv(filters, kernel_size, padding=padding)
-        return steps.Conv(filters, kernel_size, groups=groups, padding=padding)
+        step_groups = groups if validation.exceeds_one(kernel_size) else 1
+        return steps.Conv(filters, kernel_size, groups=step_groups, padding=padding)
 
     return steps.Split(tuple(tuple(map(to_step, branch)) for branch in branches))
 
 
 def _ends_in_pool(branches):
     return any(_ends_in_pool(end) if _is_split(end) else end in _POOLS for *_, end in branches)
-
-
-def _grouped_filters(branches):
-    """The filters of every convolution larger than 1x1."""
-    for step in (step for branch in branches for step in branch):
-        if _is_split(step):
-            yield from _grouped_filters(step)
-        elif isinstance(step, tuple) and validation.exceeds_one(step[1]):
-            yield step[0]

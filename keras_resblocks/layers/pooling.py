@@ -9,26 +9,24 @@ from keras_resblocks import validation
 from keras_resblocks.layers import fused
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.steps import symmetric_padding, window_output
-from keras_resblocks.types import CompositeArguments, Config, Shape, Size, Tensor, Unpack
+from keras_resblocks.types import CompositeArguments, Shape, Size, Tensor, Unpack
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
 class Pooling(Composite):
-    """Max or average pooling of the input's rank.
+    """Max or average pooling of the input's rank, over the positions inside the input.
 
-    Padding is left out of account: a maximum is right after an activation with negative values,
-    and an average counts only the positions inside the input.
+    Padding does not count: no zero is the maximum of negative values, or part of an average.
 
     Args:
         kind: `"max"` or `"avg"`.
         pool_size: an integer, or one for each spatial axis.
         strides: an integer, or one for each spatial axis.
-        padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`; or `"ceil"`, as
-            `"valid"` but for a last window that reaches past the end, so that every position is
-            in one (PyTorch's `ceil_mode`).
-        pad_value: a number to take the padding into account with, as keras.applications'
-            ResNetV2 pads a maximum with zeros; only for `padding="symmetric"`.
-        fused: whether to pool by the backend's own operation, as in `ResidualBlock`.
+        padding: `"symmetric"`, `"same"` or `"valid"`, as in `ConvUnit`; or `"ceil"`, where the
+            last window may reach past the end (PyTorch's `ceil_mode`).
+        pad_value: what to pad with, so that the padding counts; only with symmetric padding.
+            keras.applications' ResNetV2 pads a maximum with zeros.
+        fused: as in `ResidualBlock`.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
         **options: as in any Keras layer.
 
@@ -49,6 +47,7 @@ class Pooling(Composite):
         (None, 56, 56, 64)
     """
 
+    _arguments = ("kind", "pool_size", "strides", "padding", "pad_value", "fused")
     paddings = ("symmetric", "same", "valid", "ceil")
 
     def __init__(
@@ -77,52 +76,46 @@ class Pooling(Composite):
 
     def compose(self, input_shape: Shape) -> None:
         rank = len(input_shape) - 2
-        pool_size = validation.per_axis("pool_size", self.pool_size, rank)
+        sizes = validation.per_axis("pool_size", self.pool_size, rank)
         strides = validation.per_axis("strides", self.strides, rank)
         self.compute_output_shape(input_shape)  # raises where the window does not fit
-        self.pool = self._fused_pool(pool_size, strides) or self._pool(pool_size, strides)
-
-    def _fused_pool(self, pool_size, strides):
-        backend = fused.of_backend(self.fused)
         amounts = {
-            "symmetric": tuple(map(symmetric_padding, pool_size)),
-            "valid": ((0, 0),) * len(pool_size),
+            "symmetric": tuple(map(symmetric_padding, sizes)),
+            "valid": ((0, 0),) * rank,
+            "ceil": tuple((0, step - 1) for step in strides),
         }.get(self.padding)
-        if backend is None or amounts is None or self.pad_value is not None:
-            return None
-        return backend.pooling(self.kind, pool_size, strides, amounts, self.data_format)
+        backend = fused.of_backend(self.fused)
+        pool = None
+        if backend and self.padding in ("symmetric", "valid") and self.pad_value is None:
+            pool = backend.pooling(self.kind, sizes, strides, amounts, self.data_format)
+        self.pool = pool or functools.partial(self._stock_pool, sizes, strides, amounts)
 
-    def _pool(self, pool_size, strides):
-        # Where Keras would pad an average by repeating the border (keras/src/backend/torch/nn.py).
-        is_repeated = self.kind == "avg" and keras.backend.backend() == "torch"
+    def _stock_pool(self, sizes, strides, amounts, inputs):
         pool = functools.partial(
             keras.ops.max_pool if self.kind == "max" else keras.ops.average_pool,
-            pool_size=pool_size,
+            pool_size=sizes,
             strides=strides,
-            padding="same" if self.padding == "same" and not is_repeated else "valid",
             data_format=self.data_format,
         )
-        if self.padding == "same" and is_repeated:
-            return lambda inputs: self._padded(
-                pool, same_padding(self.spatial_shape(inputs.shape), pool_size, strides)
-            )(inputs)
-        amounts = {
-            "symmetric": tuple(map(symmetric_padding, pool_size)),
-            "ceil": tuple((0, step - 1) for step in strides),
-        }.get(self.padding, ())
-        return self._padded(pool, amounts)
-
-    def _padded(self, pool, amounts):
-        """The pooling of an input that is padded by these amounts."""
+        if self.padding == "same":
+            if self.kind == "max" or keras.backend.backend() != "torch":
+                return pool(inputs, padding="same")
+            # There Keras would repeat the border (keras/src/backend/torch/nn.py).
+            amounts = same_padding(self.spatial_shape(inputs.shape), sizes, strides)
         if not any(map(any, amounts)):
-            return pool
+            return pool(inputs)
         neutral = -float("inf") if self.kind == "max" else 0.0
+        value = neutral if self.pad_value is None else self.pad_value
         widths = self.full_shape((0, 0), amounts, (0, 0))
-        padded = _after_padding(pool, widths, neutral if self.pad_value is None else self.pad_value)
+
+        def padded(x):
+            return pool(keras.ops.pad(x, widths, constant_values=value))
+
         if self.kind == "max" or self.pad_value is not None:
-            return padded
+            return padded(inputs)
+        # The average of ones is the share of a window that lies inside the input.
         one_map = self.full_shape(slice(1), (slice(None),) * len(amounts), slice(1))
-        return _average_of_inside(padded, one_map)
+        return padded(inputs) / padded(keras.ops.ones_like(inputs[one_map]))
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.pool(inputs)
@@ -133,31 +126,11 @@ class Pooling(Composite):
         )
         return self.full_shape(input_shape[0], spatial, self.channels(input_shape))
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "kind": self.kind,
-            "pool_size": self.pool_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "pad_value": self.pad_value,
-            "fused": self.fused,
-        }
-
 
 def same_padding(spatial, sizes, strides):
     """What `padding="same"` pads before and after."""
     reach = [(-(-n // s) - 1) * s + k - n for n, k, s in zip(spatial, sizes, strides)]
     return tuple((max(r, 0) // 2, max(r, 0) - max(r, 0) // 2) for r in reach)
-
-
-def _after_padding(pool, widths, value):
-    return lambda inputs: pool(keras.ops.pad(inputs, widths, constant_values=value))
-
-
-def _average_of_inside(average, one_map):
-    # The average of ones is the share of a window that lies inside the input.
-    return lambda inputs: average(inputs) / average(keras.ops.ones_like(inputs[one_map]))
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -188,6 +161,8 @@ class AdaptiveAveragePooling(Composite):
         (None, 4, 4, 512)
     """
 
+    _arguments = ("output_size",)
+
     def __init__(self, output_size: Size, **options: "Unpack[CompositeArguments]") -> None:
         super().__init__(**options)
         self.output_size = validation.positive_ints("output_size", output_size)
@@ -195,10 +170,8 @@ class AdaptiveAveragePooling(Composite):
     def compose(self, input_shape: Shape) -> None:
         spatial = self.spatial_shape(input_shape)
         if None in spatial:
-            raise ValueError(
-                "`input_shape` must have known sizes to be pooled to a given size. "
-                f"Received: input_shape={input_shape}"
-            )
+            expectation = "have known sizes to be pooled to a given size"
+            raise validation.bad_argument("input_shape", expectation, input_shape)
         first_axis = 1 if self.data_format == "channels_last" else 2
         sizes = validation.per_axis("output_size", self.output_size, len(spatial))
         self.windows = {  # of each axis, as slices of the whole array
@@ -219,9 +192,6 @@ class AdaptiveAveragePooling(Composite):
         rank = len(input_shape) - 2
         sizes = validation.per_axis("output_size", self.output_size, rank)
         return self.full_shape(input_shape[0], sizes, self.channels(input_shape))
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "output_size": self.output_size}
 
 
 class Subsampling(Composite):

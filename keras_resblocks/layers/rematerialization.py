@@ -1,13 +1,10 @@
 """Rematerialization: what a layer computes inside is computed again rather than kept.
 
-The backward pass of training needs the values between the layers. Rematerialized, a block keeps
-its input alone, and computes the rest a second time when its gradient is due (Chen et al. 2016,
-"Training Deep Nets with Sublinear Memory Cost").
-
-`keras.remat` does this for a pure function. A block is none: it updates moving statistics, moves
-seeds on and adds losses. So its body runs in a `keras.StatelessScope`, from values that were
-copied beforehand (the second time, the variables have moved on), and what it has changed comes
-out as values, to be written to the variables once.
+Between the passes of training, a rematerialized block keeps its input alone (Chen et al. 2016,
+"Training Deep Nets with Sublinear Memory Cost"). `keras.remat` does this for a pure function, but a
+block updates moving statistics, moves seeds on and adds losses. So its body runs in a
+`keras.StatelessScope`, from values that were copied beforehand (the second time, the variables have
+moved on), and what it changes comes out as values, written to the variables once.
 """
 
 import weakref

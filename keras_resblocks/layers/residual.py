@@ -1,6 +1,7 @@
 """The residual block, and its two published forms."""
 
 import dataclasses
+import inspect
 import operator
 
 import keras
@@ -24,7 +25,9 @@ from keras_resblocks.types import (
     Unpack,
 )
 
-exit_activations = templates.Slot("exit_activation", templates.activation.names, inheritable=True)
+exit_activations = templates.Slot(
+    "exit_activation", {**templates.activation.names, templates.INHERIT: templates.INHERIT}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +53,7 @@ def plan_block(
     atrous=False,
     zero_init_residual=False,
 ):
-    """The `Plan` of a block with this branch for this number of input channels.
-
-    The other arguments are the block's.
+    """The `Plan` of a block; its arguments are the block's.
 
     Post-activation (v1) and pre-activation (v2) are one sequence, shifted by a phase:
 
@@ -83,11 +84,7 @@ def _shortcut_steps(policy, channels, filters, strides, preactivation):
     def fitted(step):
         if not isinstance(step, steps.STEPS):
             return shortcuts.layer_template(step)
-        if (
-            preactivation
-            and isinstance(step, steps.Conv)
-            and step.normalization == templates.INHERIT
-        ):
+        if preactivation and getattr(step, "normalization", None) == templates.INHERIT:
             return dataclasses.replace(step, normalization=None)
         return step
 
@@ -95,34 +92,16 @@ def _shortcut_steps(policy, channels, filters, strides, preactivation):
 
 
 class Block(ConvComposite):
-    """A branch, and a shortcut past it: what all the blocks share.
+    """A branch, and a shortcut past it: `output = exit(branch(entry(input)) + shortcut(input))`.
 
-    `output = exit(branch(entry(input)) + shortcut(input))`
-
-    A subclass says what its branch is (`branch_steps`); see `plan_block` for the rest.
-
-    Args:
-        strides: of the block, an integer or one for each spatial axis.
-        shortcut: None, a name, a `Shortcut`, a Keras layer, a function or a config dict; see
-            `keras_resblocks.shortcuts`.
-        preactivation: whether normalization and activation come before the convolutions.
-        attention: None, `"squeeze_excite"`, `"efficient_channel"`, a Keras layer, a function or
-            a config dict; at the end of the branch.
-        drop_path_rate: probability in [0, 1) to drop a sample's branch in training.
-        groups: number of groups of channels that the spatial convolutions treat separately.
-        dilation_rate: of the spatial convolutions.
-        atrous: whether to dilate instead of striding: the output keeps the input's resolution,
-            and (with symmetric padding) at every `strides`-th position it is what the strided
-            block computes (Chen et al. 2017, "Rethinking Atrous Convolution", section 3.1).
-        exit_activation: what follows the sum: by default (`"inherit"`) the `activation` in a
-            post-activation block with a shortcut, else nothing; or as `activation`.
-        zero_init_residual: whether the branch starts as zero, so that the block starts as its
-            shortcut: by a zero gamma, or a zero kernel where no normalization ends the branch.
-        remat: whether training computes the block again in the backward pass, rather than to
-            keep what lies between its layers: less memory for more time, the same results.
-        **options: as of `ConvComposite`.
+    A subclass says what its branch is (`branch_steps`); see `plan_block` for the rest. The options
+    are those of `ResidualBlock`.
     """
 
+    _arguments = (
+        *("strides", "preactivation", "drop_path_rate", "groups", "dilation_rate"),
+        *("atrous", "exit_activation", "zero_init_residual", "remat"),
+    )
     residual_scale = 1.0
 
     def __init__(
@@ -165,7 +144,8 @@ class Block(ConvComposite):
 
     def branch(self) -> tuple:
         """The residual branch as steps, before it is fitted to the shortcut."""
-        raise NotImplementedError
+        names = inspect.signature(self.branch_steps).parameters
+        return self.branch_steps(**{name: getattr(self, name) for name in names})
 
     def plan(self, channels: int) -> Plan:
         """The `Plan` for an input of that many channels."""
@@ -186,13 +166,9 @@ class Block(ConvComposite):
         plan = self.plan(self.channels(input_shape))
         output_shape = self.compute_output_shape(input_shape)
         before, after = self.site(input_shape), self.site(output_shape, self.kernel_options())
+        entry = {"entry_norm": self.normalization, "entry_act": self.activation}
         self.entry = Chain(
-            [
-                self.add_copy(self.normalization, "entry_norm", before),
-                self.add_copy(self.activation, "entry_act", before),
-            ]
-            if plan.entry
-            else [],
+            [self.add_copy(entry[name], name, before) for name in entry if plan.entry],
             fused=self.fused,
         )
         self.residual = Chain(
@@ -213,8 +189,8 @@ class Block(ConvComposite):
         )
         self._build_chains(input_shape, output_shape)
 
-        self.bypass_source = _the_activated if self.bypass.has_weights() else _the_inputs
-        self.merge = operator.add if is_sum else _the_residual
+        self.bypass_source = _second if self.bypass.has_weights() else _first
+        self.merge = operator.add if is_sum else _first
         self.body = rematerialized(self, self._body) if self.remat else self._body
 
     def _build_chains(self, input_shape, output_shape):
@@ -229,11 +205,8 @@ class Block(ConvComposite):
         self.exit.build(output_shape)
 
     def _add_drop_path(self):
-        if not self.drop_path_rate:
-            return None
-        return self.add(
-            StochasticDepth(self.drop_path_rate, dtype=self.given_dtype, name="drop_path")
-        )
+        rate, options = self.drop_path_rate, {"dtype": self.given_dtype, "name": "drop_path"}
+        return self.add(StochasticDepth(rate, **options)) if rate else None
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self.body(inputs, training=training)
@@ -254,30 +227,17 @@ class Block(ConvComposite):
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "strides": self.strides,
             "shortcut": shortcuts.serialize(self.shortcut_policy),
-            "preactivation": self.preactivation,
             "attention": templates.serialize(self.attention_template),
-            "drop_path_rate": self.drop_path_rate,
-            "groups": self.groups,
-            "dilation_rate": self.dilation_rate,
-            "atrous": self.atrous,
-            "exit_activation": templates.serialize(self.exit_activation),
-            "zero_init_residual": self.zero_init_residual,
-            "remat": self.remat,
         }
 
 
-def _the_inputs(inputs, activated):
-    return inputs
+def _first(first, second):
+    return first
 
 
-def _the_activated(inputs, activated):
-    return activated
-
-
-def _the_residual(residual, shortcut):
-    return residual
+def _second(first, second):
+    return second
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -297,37 +257,35 @@ class ResidualBlock(Block):
         preactivation: whether normalization and activation come before the convolutions.
         activation: None, a name, a registered function, a Keras layer or a config dict. A layer
             is a template: each place gets a copy with weights of its own.
-        normalization: the same kinds of value. Names: `"batch"`, `"layer"`, `"group"`,
-            `"instance"`.
-        attention: the same kinds of value, at the end of the branch. Names:
-            `"squeeze_excite"`, `"efficient_channel"`.
-        exit_activation: of the sum: `"inherit"` for `activation` after a post-activation block
-            with a shortcut and none elsewhere; or the same kinds of value.
+        normalization: likewise; `"batch"`, `"layer"`, `"group"` and `"instance"` are the names.
+        attention: likewise, at the end of the branch; `"squeeze_excite"` and
+            `"efficient_channel"` are the names.
+        exit_activation: of the sum; likewise, or `"inherit"`: `activation` after a
+            post-activation block with a shortcut, none elsewhere.
         drop_path_rate: probability in [0, 1) to drop a sample's branch in training.
         groups: number of groups of channels that are convolved separately.
         dilation_rate: of both convolutions; an integer, or one for each spatial axis.
-        atrous: whether to dilate instead of striding: the output keeps the resolution of the
-            input. With symmetric padding, every `strides`-th position has the strided block's
-            value (Chen et al. 2017, "Rethinking Atrous Convolution", section 3.1).
+        atrous: whether to dilate instead of striding, which keeps the input's resolution. With
+            symmetric padding, every `strides`-th position has the strided block's value
+            (Chen et al. 2017, "Rethinking Atrous Convolution", section 3.1).
         padding: `"symmetric"`, as in the paper and in PyTorch, or `"same"`, as in TensorFlow;
             they differ only where strides are more than 1.
         use_bias: whether the convolutions have a bias. None: where no normalization follows.
-        zero_init_residual: whether the branch starts as zero: then a ReLU block starts as
-            `relu(shortcut)`, and a pre-activation block as its shortcut.
-        remat: whether training computes the block again in the backward pass, instead of
-            keeping what lies between its layers: less memory, more time, the same results.
+        zero_init_residual: whether the branch starts as zero, by a zero gamma or kernel at its
+            end: the block starts as its shortcut and what its exit makes of it.
+        remat: whether training computes the block again in the backward pass instead of keeping
+            what lies between its layers: less memory, more time, the same results.
         kernel_initializer: of every convolution, the shortcut's too.
         kernel_regularizer: of every kernel.
         kernel_constraint: of every kernel.
         bias_initializer: of every bias.
         bias_regularizer: of every bias.
         bias_constraint: of every bias.
-        folded: whether batch normalizations that follow a convolution are part of it, as
-            `fold_batch_norm` makes them.
-        fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
-            backend's own fused operations, to the same results but for rounding. Faster on
-            PyTorch, on TensorFlow (normalizations) and on JAX on a CPU (pointwise convolutions
-            and those of small maps). False: by a call of each Keras layer.
+        folded: whether biases replace the batch normalizations that follow a convolution, as
+            after `fold_batch_norm`.
+        fused: whether to use the backend's own fused operations, with equal results but for
+            rounding: faster on PyTorch, on TensorFlow (normalizations) and on JAX on a CPU
+            (pointwise convolutions and small maps). False: each Keras layer is called.
         data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
         **options: `name`, `dtype`, `trainable`, ..., as in any Keras layer.
 
@@ -353,6 +311,8 @@ class ResidualBlock(Block):
         "Identity Mappings in Deep Residual Networks", section 4, for `preactivation`.
     """
 
+    _arguments = ("filters", "kernel_size")
+
     def __init__(
         self,
         filters: int,
@@ -374,14 +334,6 @@ class ResidualBlock(Block):
         spatial = steps.Conv(filters, kernel_size, groups=groups)
         return (dataclasses.replace(spatial, strides=strides), spatial)
 
-    def branch(self) -> tuple:
-        return self.branch_steps(
-            self.filters, self.strides, kernel_size=self.kernel_size, groups=self.groups
-        )
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "filters": self.filters, "kernel_size": self.kernel_size}
-
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
 class BottleneckBlock(Block):
@@ -394,8 +346,7 @@ class BottleneckBlock(Block):
         strides: of the spatial convolution; an integer, or one for each spatial axis.
         kernel_size: of the spatial convolution, as are `groups` and `dilation_rate`.
         expansion: how many times wider the output is than the inside.
-        stride_in_1x1: whether the first 1x1 convolution is strided instead (the paper's form;
-            the other is known as v1.5).
+        stride_in_1x1: whether the first 1x1 convolution is strided instead, as in the paper.
         **options: as in `ResidualBlock`.
 
     Raises:
@@ -416,6 +367,8 @@ class BottleneckBlock(Block):
     References:
         He et al. 2016a, "Deep Residual Learning for Image Recognition", section 4.1.
     """
+
+    _arguments = ("filters", "kernel_size", "expansion", "stride_in_1x1")
 
     def __init__(
         self,
@@ -447,30 +400,6 @@ class BottleneckBlock(Block):
         """The branch as data; the arguments are the block's."""
         return (
             steps.Conv(filters, 1, strides if stride_in_1x1 else 1),
-            steps.Conv(
-                filters,
-                kernel_size,
-                1 if stride_in_1x1 else strides,
-                groups=groups,
-            ),
+            steps.Conv(filters, kernel_size, 1 if stride_in_1x1 else strides, groups=groups),
             steps.Conv(expansion * filters, 1),
         )
-
-    def branch(self) -> tuple:
-        return self.branch_steps(
-            self.filters,
-            self.strides,
-            kernel_size=self.kernel_size,
-            groups=self.groups,
-            expansion=self.expansion,
-            stride_in_1x1=self.stride_in_1x1,
-        )
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "expansion": self.expansion,
-            "stride_in_1x1": self.stride_in_1x1,
-        }

@@ -1,8 +1,7 @@
 """Shortcut policies: what carries a block's input past its residual branch.
 
-A policy is to a shortcut what an initializer is to a weight: a small serializable object
-without weights, safe to share. A block asks it at `build` time for the steps, or layers, to put
-in place. The names follow He et al. 2016a, "Deep Residual Learning", section 4.1.
+A policy is to a shortcut what an initializer is to a weight: a small serializable object without
+weights, safe to share. At `build`, a block asks it for steps or layers.
 """
 
 from collections.abc import Sequence
@@ -34,10 +33,9 @@ __all__ = [
 class Shortcut:
     """Base class of the policies.
 
-    To write one, define `steps` (and `get_config` where there are options) and register it.
-
-    In a pre-activation block, a shortcut with weights reads the activated input and one without
-    weights the input itself, as in the code of He et al. 2016b.
+    To write one, define `steps` (and `get_config` where there are options) and register it. In a
+    pre-activation block, a shortcut with weights reads the activated input, as in the code of He
+    et al. 2016b.
 
     Examples:
         >>> import keras
@@ -50,16 +48,18 @@ class Shortcut:
         >>> block = ResidualBlock(32, strides=2, shortcut=MaxPoolShortcut())
     """
 
+    _arguments: tuple[str, ...] = ()
+
     def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         """What leads from the block's input to the shape of its output.
 
         Args:
-            channels: number of channels of the block's input.
-            filters: number of channels of its output.
+            channels: of the block's input.
+            filters: channels of its output.
             strides: of the block, an integer or one for each spatial axis.
 
         Returns:
-            A sequence of `Conv`, `Pool` and `Subsample` steps (in `keras_resblocks.layers`), or of
+            A sequence of `Conv`, `Pool` and `Subsample` steps (in `keras_resblocks.layers`), or
             unbuilt Keras layers; empty for the identity.
 
         Raises:
@@ -82,11 +82,10 @@ class Shortcut:
 
     def get_config(self) -> Config:
         """The arguments to make an equal policy."""
-        return {}
+        return {name: templates.serialize(getattr(self, name)) for name in self._arguments}
 
     @classmethod
     def from_config(cls, config: Config) -> "Shortcut":
-        """The policy that `get_config` described."""
         return cls(**config)
 
     def __eq__(self, other):
@@ -145,10 +144,14 @@ class ZeroPadShortcut(Shortcut):
         return (Subsample(filters, strides),)
 
 
-_normalization = templates.Slot("normalization", templates.normalization.names, inheritable=True)
+_normalization = templates.Slot(
+    "normalization", {**templates.normalization.names, INHERIT: INHERIT}
+)
 
 
 class _ConvolutionShortcut(Shortcut):
+    _arguments = ("use_bias", "normalization")
+
     def __init__(
         self,
         *,
@@ -163,12 +166,6 @@ class _ConvolutionShortcut(Shortcut):
             filters, strides, use_bias=self.use_bias, normalization=self.normalization, **options
         )
 
-    def get_config(self) -> Config:
-        return {
-            "use_bias": self.use_bias,
-            "normalization": templates.serialize(self.normalization),
-        }
-
 
 @_registered
 class ProjectionShortcut(_ConvolutionShortcut):
@@ -179,11 +176,9 @@ class ProjectionShortcut(_ConvolutionShortcut):
     Args:
         when: `"shape"`, where the block changes the number of channels or the resolution
             (option B); `"always"` (option C); or `"channels"`, where it changes the number of
-            channels, a change of the resolution alone being left to subsampling (as in
-            keras.applications' ResNetV2).
+            channels, and subsampling otherwise (as in keras.applications' ResNetV2).
         use_bias: `"inherit"` for the block's own, or as in a block.
-        normalization: `"inherit"` for the block's own, or as in a block. A pre-activation block
-            has none there to inherit.
+        normalization: likewise; in a pre-activation block, `"inherit"` is for none.
 
     Raises:
         ValueError: for another value.
@@ -196,6 +191,8 @@ class ProjectionShortcut(_ConvolutionShortcut):
     References:
         He et al. 2016a, "Deep Residual Learning for Image Recognition", sections 3.3 and 4.1.
     """
+
+    _arguments = ("use_bias", "normalization", "when")
 
     def __init__(
         self,
@@ -213,9 +210,6 @@ class ProjectionShortcut(_ConvolutionShortcut):
         if self.when == "shape" and not changes_shape(channels, filters, strides):
             return ()
         return (self.convolution(filters, strides),)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "when": self.when}
 
 
 @_registered
@@ -249,8 +243,6 @@ class AvgPoolShortcut(_ConvolutionShortcut):
 class LayerShortcut(Shortcut):
     """A copy of a given Keras layer, or a function, on every shortcut.
 
-    A block makes one of a layer that it is given as `shortcut`.
-
     Args:
         layer: anything that an `activation` may be, except None.
 
@@ -263,14 +255,15 @@ class LayerShortcut(Shortcut):
         >>> block = ResidualBlock(64, strides=2, shortcut=keras.layers.Conv2D(64, 1, strides=2))
     """
 
+    _arguments = ("layer",)
+
     def __init__(self, layer: Pluggable) -> None:
+        if layer is None:
+            raise validation.bad_argument("layer", "be a Keras layer or a function", layer)
         self.layer = layer_template(layer)
 
     def steps(self, channels: int, filters: int, strides: Size) -> Sequence[Any]:
         return (self.layer,)
-
-    def get_config(self) -> Config:
-        return {"layer": templates.serialize(self.layer)}
 
 
 def changes_shape(channels: int, filters: int, strides: Size) -> bool:
@@ -321,19 +314,23 @@ def get(identifier: Shortcut | Pluggable) -> Shortcut | None:
         >>> shortcuts.get("avg_pool")
         AvgPoolShortcut(use_bias='inherit', normalization='inherit')
     """
+    if isinstance(identifier, dict):
+        config = identifier
+        try:
+            identifier = keras.saving.deserialize_keras_object(config)
+        except Exception as error:
+            raise templates.bad_config("shortcut", config, error) from error
     if identifier is None or isinstance(identifier, Shortcut):
         return identifier
     if isinstance(identifier, str) and identifier in _policies:
         return _policies[identifier]
-    if isinstance(identifier, dict):
-        policy = deserialize(identifier)
-        return policy if isinstance(policy, Shortcut) else LayerShortcut(policy)
     if isinstance(identifier, (str, type)) or not callable(identifier):
-        raise ValueError(
-            f"`shortcut` must be None, one of {sorted(_policies)}, a `Shortcut` (an instance), "
-            "a Keras layer, a registered function or a config dict."
-            f"{validation.did_you_mean(identifier, _policies)} "
-            f"Received: shortcut={identifier!r}"
+        raise validation.bad_argument(
+            "shortcut",
+            f"be None, one of {sorted(_policies)}, a `Shortcut` (an instance), a Keras layer, a "
+            "registered function or a config dict",
+            identifier,
+            validation.did_you_mean(identifier, _policies),
         )
     return LayerShortcut(identifier)
 
@@ -377,12 +374,4 @@ def deserialize(config: str | Config | None) -> Shortcut | None:
         >>> shortcuts.deserialize("zero_pad")
         ZeroPadShortcut()
     """
-    if isinstance(config, dict):
-        try:
-            return keras.saving.deserialize_keras_object(config)
-        except Exception as error:
-            raise ValueError(
-                f"`shortcut` could not be made from its config ({error}). "
-                f"Received: shortcut={config!r}"
-            ) from error
     return get(config)

@@ -1,11 +1,10 @@
-"""Stacks of convolutions as data.
+"""Stacks of convolutions as data, and their shapes.
 
-A *step* says what is computed and makes no layer. Blocks, shortcuts and stems are tuples of
-steps; `units.make_layer` turns a step into a layer, and `models.cost` into numbers. Their shapes
-are computed here.
+Blocks, shortcuts and stems are tuples of *steps*; `units.make_layer` makes layers of them.
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 from keras_resblocks import validation
@@ -203,9 +202,8 @@ def is_spatial(step):
 def with_dilation(branch, rate, atrous=False):
     """The branch with its windows spread by `rate`; with `atrous` also dilated, not strided.
 
-    An atrous branch keeps the resolution: what comes after a strided step is dilated by those
-    strides instead, so that at every `strides`-th position the result is the strided branch's.
-    Poolings lose their strides and keep their window.
+    Atrous, what comes after a strided step is dilated by those strides instead. Poolings lose
+    their strides and keep their window.
     """
     if not (atrous or exceeds_one(rate)):
         return branch
@@ -231,10 +229,7 @@ def _dilated(step, rate, atrous):
 def step_strides(step):
     """The strides of a step; of a split, those of its first branch, as of any."""
     if isinstance(step, Split):
-        strides = 1
-        for inner in step.branches[0]:
-            strides = times(strides, step_strides(inner))
-        return strides
+        return functools.reduce(times, map(step_strides, step.branches[0]), 1)
     return step.strides
 
 
@@ -248,10 +243,7 @@ def times(a, b):
 
 
 def with_strides(branch, strides, **changes):
-    """The branch with `strides` on its last spatial step, or on its last step if none is.
-
-    `changes` are other fields to replace there.
-    """
+    """The branch with `strides`, and `changes`, on its last spatial step, else its last step."""
     if not exceeds_one(strides):
         return branch
     index = max((i for i, step in enumerate(branch) if is_spatial(step)), default=len(branch) - 1)
@@ -264,11 +256,9 @@ def with_strides(branch, strides, **changes):
 
 
 def with_linear_end(branch, preactivation, zero_init=False):
-    """The branch as a residual function: nothing follows its last convolution but the sum.
+    """The branch with no activation after its last convolution, to be added to the shortcut.
 
-    After a post-activation branch the block's own activation comes last, so the last convolution
-    keeps its normalization only; in a pre-activation block it keeps neither (He et al. 2016b,
-    figure 4).
+    In a pre-activation block, no normalization follows it either (He et al. 2016b, figure 4).
     """
     *start, last = branch
     if isinstance(last, Split):
@@ -291,11 +281,7 @@ def symmetric_padding(size):
 
 
 def branch_output(branch, spatial, padding):
-    """The spatial shape after the steps of a branch.
-
-    Raises:
-        ValueError: if a window does not fit, or branches of a split lead to different sizes.
-    """
+    """The spatial shape after the steps of a branch."""
     for step in branch:
         if isinstance(step, Split):
             sizes = {branch_output(inner, spatial, padding) for inner in step.branches}
@@ -323,11 +309,7 @@ def step_output(step, spatial, padding):
 
 
 def window_output(spatial, size, strides, padding, dilation_rate=1):
-    """The spatial shape after a convolution or pooling; None where it is not known.
-
-    Raises:
-        ValueError: if the window does not fit into the input.
-    """
+    """The spatial shape after a convolution or pooling; None where it is not known."""
     rank = len(spatial)
     sizes = validation.per_axis("kernel_size", size, rank)
     dilation_rates = validation.per_axis("dilation_rate", dilation_rate, rank)

@@ -80,28 +80,19 @@ class Template:
 class Slot:
     """Reads one kind of pluggable argument, as `keras.activations.get` reads activations.
 
-    Args:
-        argument: name of the argument, for messages.
-        names: dict of name to either a function of one tensor, or a recipe made by `named`.
-        inheritable: whether `"inherit"` stands for the owner's own; it stays as it is.
+    Attributes:
+        argument: its name, for messages.
+        names: dict of name to `Template`; `"inherit"`, where there is one, stays as it is.
     """
 
-    def __init__(self, argument, names, inheritable=False):
+    def __init__(self, argument, names):
         self.argument = argument
         self.names = names
-        self.inheritable = inheritable
-        self._templates = {}  # of the names: one object each, so that equal options are equal
 
     def get(self, identifier):
-        """The `Template` of None, a name, a function, a config dict or a Keras layer.
-
-        Raises:
-            ValueError: for an unknown name, a lambda, or anything else.
-        """
+        """The `Template` of None, a name, a function, a config dict or a Keras layer."""
         if identifier is None or isinstance(identifier, Template):
             return identifier
-        if self.inheritable and identifier == INHERIT:
-            return INHERIT
         if isinstance(identifier, str):
             return self._from_name(identifier)
         if isinstance(identifier, dict):
@@ -110,32 +101,25 @@ class Slot:
             return self._from_layer(identifier, _given_dtype(identifier))
         if callable(identifier) and not inspect.isclass(identifier):
             return self._from_function(identifier)
-        raise ValueError(self._expectation(identifier))
+        raise self._unexpected(identifier)
 
     def _from_name(self, name):
-        entry = self.names.get(name.lower())
-        if entry is None:
-            entry = keras.saving.get_registered_object(name)
-            if entry is None or inspect.isclass(entry):
-                raise ValueError(self._expectation(name))
-            return self._from_function(entry)
-        if name not in self._templates:
-            recipe = entry.recipe if isinstance(entry, _Named) else _function_recipe(entry)
-            self._templates[name] = Template(name, recipe)
-        return self._templates[name]
+        if name.lower() in self.names:
+            return self.names[name.lower()]
+        function = keras.saving.get_registered_object(name)
+        if function is None or inspect.isclass(function):
+            raise self._unexpected(name)
+        return self._from_function(function)
 
     def _from_dict(self, config):
         try:
             obj = keras.saving.deserialize_keras_object(config)
         except Exception as error:
             if _contains_lambda(config):
-                raise ValueError(self._no_lambda(config)) from error
-            raise ValueError(
-                f"`{self.argument}` could not be made from its config ({error}). "
-                f"Received: {self.argument}={config!r}"
-            ) from error
+                raise self._lambda(config) from error
+            raise bad_config(self.argument, config, error) from error
         if obj is None or isinstance(obj, dict):
-            raise ValueError(self._expectation(config))
+            raise self._unexpected(config)
         if isinstance(obj, keras.layers.Layer):
             # A policy that Keras has written down, rather than a name, was mostly not given.
             dtype = config["config"].get("dtype")
@@ -145,7 +129,7 @@ class Slot:
     def _from_layer(self, layer, dtype):
         serialized = _without_history(keras.saving.serialize_keras_object(layer))
         if _contains_lambda(serialized):
-            raise ValueError(self._no_lambda(layer))
+            raise self._lambda(layer)
         layer_class, config = type(layer), _without_history(layer.get_config())
         if dtype:
             serialized["config"]["dtype"] = dtype
@@ -153,27 +137,34 @@ class Slot:
 
     def _from_function(self, function):
         if getattr(function, "__name__", None) == "<lambda>":
-            raise ValueError(self._no_lambda(function))
+            raise self._lambda(function)
         if not isinstance(function, types.FunctionType):
-            raise ValueError(self._expectation(function))
+            raise self._unexpected(function)
         config = keras.activations.serialize(function)
         return Template(config, _function_recipe(function))
 
-    def _no_lambda(self, received):
-        return (
-            f"`{self.argument}` must not be or contain a lambda: a model with one cannot be "
-            "loaded again. Write a function and register it with "
-            "`@keras.saving.register_keras_serializable()`. "
-            f"Received: {self.argument}={received!r}"
+    def _lambda(self, received):
+        expectation = "not be or contain a lambda: a model with one cannot be loaded again"
+        hint = (
+            " Write a function and register it with `@keras.saving.register_keras_serializable()`."
         )
+        return validation.bad_argument(self.argument, expectation, received, hint)
 
-    def _expectation(self, received):
-        return (
-            f"`{self.argument}` must be None, a registered function, a Keras layer (an "
-            f"instance), a config dict or one of the names {sorted(self.names)}."
-            f"{validation.did_you_mean(received, self.names)} "
-            f"Received: {self.argument}={received!r}"
+    def _unexpected(self, received):
+        expectation = (
+            "be None, a registered function, a Keras layer (an instance), a config dict or one of "
+            f"the names {sorted(self.names)}"
         )
+        hint = validation.did_you_mean(received, self.names)
+        return validation.bad_argument(self.argument, expectation, received, hint)
+
+
+def bad_config(argument, config, error):
+    """The error for a config dict that nothing can be made from."""
+    return ValueError(
+        f"`{argument}` could not be made from its config ({error}). "
+        f"Received: {argument}={validation.shown(config)}"
+    )
 
 
 def _given_dtype(layer):
@@ -214,19 +205,16 @@ class LayerNormalizationOfAxis1(keras.layers.LayerNormalization):
         return keras.ops.moveaxis(outputs, -1, 1)
 
 
-def serialize(template):
-    """The JSON form of a template, None or `"inherit"`, for `get_config`."""
-    return template.config if isinstance(template, Template) else template
+def serialize(value):
+    """The JSON form of an argument, for `get_config`."""
+    if isinstance(value, Template):
+        return value.config
+    return keras.saving.serialize_keras_object(value)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Named:
-    recipe: object
-
-
-def named(layer_class, config):
-    """A recipe to list under a name: `config` is a dict, or a function of the `Site`."""
-    return _Named(lambda site: (layer_class, config(site) if callable(config) else config))
+def named(recipes):
+    """Templates by their names; a recipe is a function from `Site` to a layer class and config."""
+    return {name: Template(name, recipe) for name, recipe in recipes.items()}
 
 
 def _function_recipe(function):
@@ -279,40 +267,38 @@ def _without_history(config):
     return config
 
 
-def _activation_functions():
-    return {
-        name: function
-        for name, function in vars(keras.activations).items()
-        if isinstance(function, types.FunctionType)
-        and not name.startswith("_")
-        and name not in ("get", "serialize", "deserialize")
-    }
+activation = Slot(
+    "activation",
+    named(
+        {
+            name: _function_recipe(function)
+            for name, function in vars(keras.activations).items()
+            if isinstance(function, types.FunctionType)
+            and not name.startswith("_")
+            and name not in ("get", "serialize", "deserialize")
+        }
+    ),
+)
 
 
-# Epsilon as in the papers' code and in PyTorch; Keras's own default is 1e-3.
-_EPSILON = 1e-5
+def _normalization(layer_class, **config):
+    # Epsilon as in the papers' code and in PyTorch; Keras's own default is 1e-3.
+    return layer_class, {"axis": -1, "epsilon": 1e-5, **config}
 
-activation = Slot("activation", _activation_functions())
 
 normalization = Slot(
     "normalization",
-    {
-        "batch": named(
-            keras.layers.BatchNormalization, {"axis": -1, "epsilon": _EPSILON, "momentum": 0.9}
-        ),
-        "layer": named(keras.layers.LayerNormalization, {"axis": -1, "epsilon": _EPSILON}),
-        # Wu & He 2018 use 32 groups; narrower layers get the most that divide their channels.
-        "group": named(
-            keras.layers.GroupNormalization,
-            lambda site: {
-                "groups": math.gcd(32, site.channels),
-                "axis": -1,
-                "epsilon": _EPSILON,
-            },
-        ),
-        "instance": named(
-            keras.layers.GroupNormalization,
-            lambda site: {"groups": site.channels, "axis": -1, "epsilon": _EPSILON},
-        ),
-    },
+    named(
+        {
+            "batch": lambda site: _normalization(keras.layers.BatchNormalization, momentum=0.9),
+            "layer": lambda site: _normalization(keras.layers.LayerNormalization),
+            # Wu & He 2018 use 32 groups; narrower layers get the most that divide their channels.
+            "group": lambda site: _normalization(
+                keras.layers.GroupNormalization, groups=math.gcd(32, site.channels)
+            ),
+            "instance": lambda site: _normalization(
+                keras.layers.GroupNormalization, groups=site.channels
+            ),
+        }
+    ),
 )

@@ -29,26 +29,12 @@ from keras_resblocks.types import (
 
 
 class ConvComposite(KernelComposite):
-    """A `Composite` with the options of its convolutions, and units made with them.
+    """A `Composite` with the options of its convolutions, as `ResidualBlock` says what they are."""
 
-    Args:
-        activation: None, a name, a function, a config dict or a Keras layer.
-        normalization: the same; `"batch"`, `"layer"`, `"group"` and `"instance"` are the names.
-        padding: `"symmetric"` pads both sides alike, as the papers and PyTorch do, or `"same"`
-            as Keras and TensorFlow do. They differ only where strides are more than 1.
-        use_bias: whether the convolutions have a bias. None: where no normalization follows.
-        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
-            kernel_constraint, bias_constraint: of every convolution. Kernels begin with values
-            of `NumpyHeNormal`.
-        folded: whether batch normalizations that follow a convolution are part of it, as
-            `fold_batch_norm` makes them: a bias replaces them.
-        fused: whether convolutions, batch normalizations, poolings and ReLUs are computed by the
-            backend's own fused operations, to the same results but for rounding. Faster on
-            PyTorch, on TensorFlow (normalizations) and on JAX on a CPU (pointwise convolutions
-            and those of small maps). False: by a call of each Keras layer.
-        data_format: `"channels_last"` or `"channels_first"`; Keras's setting by default.
-    """
-
+    _arguments = (
+        *("activation", "normalization", "padding", "use_bias"),
+        *("bias_initializer", "bias_regularizer", "bias_constraint", "folded", "fused"),
+    )
     paddings = ("symmetric", "same")
 
     def __init__(
@@ -79,28 +65,13 @@ class ConvComposite(KernelComposite):
 
     def unit_options(self) -> Config:
         """The options for a unit, or for a layer that this one is made of."""
-        return {
-            "activation": self.activation,
-            "normalization": self.normalization,
-            "padding": self.padding,
-            "use_bias": self.use_bias,
-            **self.kernel_options(),
-            "bias_initializer": fresh(self.bias_initializer),
-            "bias_regularizer": self.bias_regularizer,
-            "bias_constraint": self.bias_constraint,
-            "folded": self.folded,
-            "fused": self.fused,
-            "data_format": self.data_format,
-            "dtype": self.given_dtype,
-        }
+        names = (*ConvComposite._arguments, "data_format")
+        return {**self.kernel_options(), **{name: fresh(getattr(self, name)) for name in names}}
 
     def add_steps(
         self, branch: Sequence[Any], site: templates.Site, prefix: str = "", last: str | None = None
     ) -> Chain:
-        """Makes and tracks the layers of a branch given as steps; returns what computes it.
-
-        They are called `conv1`, `pool1`, ... behind `prefix`; the last one `last`, if given.
-        """
+        """Makes the layers of a branch given as steps, named as by `steps.names`; or `last`."""
         names = list(steps.names(branch, prefix))
         if last and names:
             names[-1] = last
@@ -108,82 +79,22 @@ class ConvComposite(KernelComposite):
         return Chain(parts, fused=self.fused)
 
     def _add_step(self, step, site, name):
-        if isinstance(step, steps.Split):
-            return self._add_split(step, site, name)
         if isinstance(step, templates.Template):
             return self.add_copy(step, name, site)
-        return self.add(make_layer(step, name, self.unit_options()))
-
-    def _add_split(self, split, site, name):
-        return Concatenation(
-            [
-                self.add_steps(branch, site, f"{name}branch{i}_")
-                for i, branch in enumerate(split.branches, start=1)
-            ],
-            axis=self.channel_axis,
-            name=f"{name}concat",
-        )
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "activation": templates.serialize(self.activation),
-            "normalization": templates.serialize(self.normalization),
-            "padding": self.padding,
-            "use_bias": self.use_bias,
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
-            "folded": self.folded,
-            "fused": self.fused,
-        }
+        if not isinstance(step, steps.Split):
+            return self.add(make_layer(step, name, self.unit_options()))
+        branches = [
+            self.add_steps(branch, site, f"{name}branch{i}_")
+            for i, branch in enumerate(step.branches, start=1)
+        ]
+        return Concatenation(branches, axis=self.channel_axis, name=f"{name}concat")
 
 
 def normalization_and_bias(normalization, use_bias, folded, site):
-    """What normalizes the output of a convolution, and whether that has a bias.
-
-    Args:
-        normalization, use_bias, folded: as of `ConvComposite`.
-        site: of the normalization.
-    """
+    """What normalizes the output of a convolution at a site, and whether that has a bias."""
     if folded and normalization is not None and normalization.is_batch_normalization(site):
         return None, True
     return normalization, normalization is None if use_bias is None else use_bias
-
-
-def make_layer(step, name, options):
-    """The layer called `name` that computes a step other than a `Split`.
-
-    Args:
-        options: dict as of `ConvComposite.unit_options`.
-    """
-    placed = {key: options[key] for key in ("data_format", "dtype") if key in options}
-    if isinstance(step, steps.Pool):
-        padding = options["padding"] if step.padding == steps.INHERIT else step.padding
-        return Pooling(
-            step.kind,
-            step.pool_size,
-            step.strides,
-            padding=padding,
-            pad_value=step.pad_value,
-            fused=options["fused"],
-            name=name,
-            **placed,
-        )
-    if isinstance(step, steps.AdaptivePool):
-        return AdaptiveAveragePooling(step.output_size, name=name, **placed)
-    if isinstance(step, steps.Subsample):
-        return Subsampling(step.filters, step.strides, name=name, **placed)
-    return ConvUnit(
-        step.filters,
-        step.kernel_size,
-        step.strides,
-        groups=step.groups,
-        dilation_rate=step.dilation_rate,
-        zero_init=step.zero_init,
-        name=name,
-        **{**options, **step.overrides()},
-    )
 
 
 @keras.saving.register_keras_serializable(package="keras_resblocks")
@@ -219,6 +130,7 @@ class ConvUnit(ConvComposite):
         (None, 16, 16, 16)
     """
 
+    _arguments = ("filters", "kernel_size", "strides", "groups", "dilation_rate", "zero_init")
     paddings = ("symmetric", "same", "valid")
 
     def __init__(
@@ -253,10 +165,12 @@ class ConvUnit(ConvComposite):
             self.zero_init and normalization is not None and normalization.can_start_at_zero(site)
         )
         gamma = {"gamma_initializer": "zeros"} if zero_gamma else {}
+        pad = self._add_padding(rank)
+        zero_kernel = self.zero_init and not zero_gamma
         self.chain = Chain(
             [
-                self._add_padding(rank),
-                self._add_convolution(rank, use_bias, self.zero_init and not zero_gamma),
+                pad,
+                self._add_convolution(rank, use_bias, pad is not None, zero_kernel),
                 self.add_copy(normalization, "norm", site, **gamma),
                 self.add_copy(self.activation, "act", site),
                 self.cast_back(normalization, self.activation),
@@ -266,10 +180,15 @@ class ConvUnit(ConvComposite):
         self.chain.build(input_shape)
 
     def _add_padding(self, rank):
-        if self.padding != "symmetric" or not self._pads_differently():
-            return None
+        """The layer that pads; None where the convolution does it by itself."""
         sizes = validation.per_axis("kernel_size", self.kernel_size, rank)
         rates = validation.per_axis("dilation_rate", self.dilation_rate, rank)
+        if max(rates) > 1:  # Keras would centre a window of even size
+            is_needed = any(size % 2 == 0 for size in sizes)
+        else:
+            is_needed = validation.exceeds_one(self.strides) and max(sizes) > 1
+        if self.padding != "symmetric" or not is_needed:
+            return None
         amounts = tuple(
             tuple(rate * amount for amount in symmetric_padding(size))
             for size, rate in zip(sizes, rates)
@@ -283,29 +202,20 @@ class ConvUnit(ConvComposite):
             )
         )
 
-    def _pads_differently(self):
-        # At stride 1 symmetric padding is what "same" does, and needs no layer of its own, but
-        # for a dilated window of even size, which "same" would centre.
-        sizes = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,)
-        if validation.exceeds_one(self.dilation_rate):
-            return any(size % 2 == 0 for size in sizes)
-        return validation.exceeds_one(self.strides) and validation.exceeds_one(self.kernel_size)
-
-    def _add_convolution(self, rank, use_bias, zero_kernel):
+    def _add_convolution(self, rank, use_bias, is_padded, zero_kernel):
         options = self.unit_options()
         for name in ("activation", "normalization", "padding", "use_bias", "folded", "fused"):
             del options[name]
         if zero_kernel:
             options.update(kernel_initializer="zeros", bias_initializer="zeros")
-        same = self.padding == "same" or (
-            self.padding == "symmetric" and not self._pads_differently()
-        )
+        is_one = not validation.exceeds_one(self.kernel_size)
+        pads_nothing = is_padded or is_one or self.padding == "valid"
         return self.add(
             _convolution_class(rank, self.data_format)(
                 self.filters,
                 validation.per_axis("kernel_size", self.kernel_size, rank),
                 strides=validation.per_axis("strides", self.strides, rank),
-                padding="same" if same and validation.exceeds_one(self.kernel_size) else "valid",
+                padding="valid" if pads_nothing else "same",
                 dilation_rate=validation.per_axis("dilation_rate", self.dilation_rate, rank),
                 groups=self.groups,
                 use_bias=use_bias,
@@ -318,10 +228,7 @@ class ConvUnit(ConvComposite):
         return self.chain(inputs, training)
 
     def inlined(self) -> Chain | None:
-        """The chain to be computed in place of a call of this layer; None if there is more to it.
-
-        Of a small layer, the call itself takes as long as what it computes.
-        """
+        """The chain to compute instead of a slow call of this layer; None if more is in it."""
         is_a_chain = type(self) is ConvUnit and self.activity_regularizer is None
         return self.chain if is_a_chain else None
 
@@ -335,23 +242,12 @@ class ConvUnit(ConvComposite):
         )
         return self.full_shape(input_shape[0], spatial, self.filters)
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "groups": self.groups,
-            "dilation_rate": self.dilation_rate,
-            "zero_init": self.zero_init,
-        }
-
 
 class _BiasFirst:
-    """A convolution that is right for channels-first maps as wide as there are filters.
+    """Adds the bias to the convolution, not the convolution to the bias.
 
-    There Keras 3.15 on TensorFlow would take the bias that comes second for one of the last
-    axis.
+    In channels-first maps as wide as there are filters, Keras 3.15 on TensorFlow would take a bias
+    that comes second for one of the last axis.
     """
 
     def call(self, inputs):
@@ -372,3 +268,20 @@ def _convolution_class(rank, data_format):
 def rank_layer(name, rank):
     """The Keras class of that name and rank: `rank_layer("Conv", 2)` is `Conv2D`."""
     return getattr(keras.layers, f"{name}{rank}D")
+
+
+_LAYERS = {
+    steps.Conv: ConvUnit,
+    steps.Pool: Pooling,
+    steps.AdaptivePool: AdaptiveAveragePooling,
+    steps.Subsample: Subsampling,
+}
+
+
+def make_layer(step, name, options):
+    """The layer of a step other than a `Split`; `options` as of `ConvComposite.unit_options`."""
+    layer_class = _LAYERS[type(step)]
+    known = {*layer_class.__signature__.parameters, "dtype"}
+    followed = {key: value for key, value in options.items() if key in known}
+    given = {key: value for key, value in vars(step).items() if value != steps.INHERIT}
+    return layer_class(name=name, **{**followed, **given})

@@ -75,10 +75,6 @@ class Scale:
     def __call__(self, inputs, training=None):
         return inputs * self.factor
 
-    def build(self, shape):
-        """Returns the shape of the output."""
-        return shape
-
 
 class Cast:
     """Casts to a dtype."""
@@ -89,19 +85,17 @@ class Cast:
     def __call__(self, inputs, training=None):
         return keras.ops.cast(inputs, self.dtype)
 
-    def build(self, shape):
-        """Returns the shape of the output."""
-        return shape
-
 
 def _build(part, shape):
-    if isinstance(part, keras.layers.Layer):
-        part.build(shape)
-        try:
-            return part.compute_output_shape(shape)
-        except NotImplementedError:  # as Keras allows: a symbolic call tells it as well
-            return part(keras.KerasTensor(shape)).shape
-    return part.build(shape)
+    if isinstance(part, (Scale, Cast)):
+        return shape
+    if not isinstance(part, keras.layers.Layer):
+        return part.build(shape)
+    part.build(shape)
+    try:
+        return part.compute_output_shape(shape)
+    except NotImplementedError:  # as Keras allows: a symbolic call tells it as well
+        return part(keras.KerasTensor(shape)).shape
 
 
 def _stock(part):

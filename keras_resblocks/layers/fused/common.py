@@ -105,10 +105,7 @@ def _live_taps(size, stride, rate, amount, count, extent):
 
 
 def is_batch_normalization(layer):
-    """Whether a built layer is what Keras calls so, over the axis of the channels, and no more.
-
-    A subclass may compute anything.
-    """
+    """Whether a built layer is what Keras calls so, over the axis of the channels, and no more."""
     return (
         type(layer) is keras.layers.BatchNormalization
         and not getattr(layer, "renorm", False)
