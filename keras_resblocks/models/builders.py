@@ -21,17 +21,8 @@ from keras_resblocks.types import BlockOptions, FilePath, Pluggable, Unpack
 
 # What the stem's units take of the block options, and what the classifier takes.
 _UNIT_OPTIONS = {*inspect.signature(ConvComposite).parameters, "dtype"} - {"kwargs"}
-_HEAD_OPTIONS = (
-    "kernel_initializer",
-    "bias_initializer",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
-    "dtype",
-)
-
-
+_KINDS = ("initializer", "regularizer", "constraint")
+_HEAD_OPTIONS = ("dtype", *(f"{weight}_{kind}" for weight in ("kernel", "bias") for kind in _KINDS))
 _classifier_activation = templates.Slot("classifier_activation", templates.activation.names)
 
 
@@ -110,9 +101,6 @@ def create_model(
         >>> model = create_model("resnet18", input_shape=(64, 64, 3), classes=6, activation="elu")
         >>> model.output_shape
         (None, 6)
-        >>> features = create_model("resnet18", input_shape=(64, 64, 3), include_top=False)
-        >>> features.output_shape
-        (None, 2, 2, 512)
     """
     spec = get_spec(name_or_spec)
     options = merge_options(spec, block_options, create_model)
@@ -212,9 +200,6 @@ def _pool_and_flatten(x, size, options):
 
 
 def _global_pool(x, kind, options):
-    layer_class = rank_layer(
-        {"avg": "GlobalAveragePooling", "max": "GlobalMaxPooling"}[kind], len(x.shape) - 2
-    )
-    return layer_class(
-        name="head_pool", data_format=options["data_format"], dtype=options["dtype"]
-    )(x)
+    name = {"avg": "GlobalAveragePooling", "max": "GlobalMaxPooling"}[kind]
+    placed = {"data_format": options["data_format"], "dtype": options["dtype"]}
+    return rank_layer(name, len(x.shape) - 2)(name="head_pool", **placed)(x)

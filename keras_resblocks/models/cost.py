@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import operator
 from collections.abc import Sequence
 
 import keras
@@ -12,9 +11,9 @@ from keras_resblocks import layers, validation
 from keras_resblocks.layers import steps, templates
 from keras_resblocks.layers.attention import adaptive_kernel_size
 from keras_resblocks.layers.composite import Composite
-from keras_resblocks.layers.residual import Block
-from keras_resblocks.layers.steps import branch_output, step_output, window_output
-from keras_resblocks.layers.units import normalization_and_bias, rank_layer
+from keras_resblocks.layers.steps import branch_output, output_channels, step_output, window_output
+from keras_resblocks.layers.units import normalization_and_bias
+from keras_resblocks.models.graphs import KERNEL_LAYERS
 from keras_resblocks.models.options import check_input_shape, check_parts, merge_options
 from keras_resblocks.models.parts import aux_steps, branch_of, options_of, plan_of
 from keras_resblocks.models.published import get_spec
@@ -62,15 +61,6 @@ class Cost:
         return Cost(*map(total, dataclasses.astuple(self), dataclasses.astuple(other)))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-    spatial: tuple  # None for an open size
-    channels: int
-
-    def positions(self):
-        return None if None in self.spatial else math.prod(self.spatial)
-
-
 def cost(
     model: str | NetworkSpec | keras.Model,
     *,
@@ -83,8 +73,8 @@ def cost(
 ) -> Cost:
     """The parameters, multiply-accumulates and activations of a model, a spec or a name.
 
-    Nothing is built for a spec or a name, unless an `activation` or the like is a layer with
-    weights that this module cannot tell: then that layer alone is, once.
+    Of a spec or a name nothing is built but, once, such layers in place of an `activation` or
+    the like that this module does not know.
 
     Args:
         model: a name (see `list_models`), a `ResNetSpec`, an `InceptionSpec` or a built
@@ -116,17 +106,18 @@ def cost(
             "output_stride": output_stride,
             **block_options,
         }
-        given = {name: value for name, value in given.items() if value is not None}
-        if given:
-            received = ", ".join(f"{name}={value!r}" for name, value in given.items())
-            raise ValueError(f"A built `model` takes no further arguments. Received: {received}")
-        return _cost_of_model(model)
+        received = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        if received:
+            raise ValueError(
+                f"A built `model` takes no further arguments. Received: {', '.join(received)}"
+            )
+        return Cost(*_count_weights(model)) + _model_work(model)
     spec = get_spec(model)
     classes = validation.positive_int("classes", spec.classes if classes is None else classes)
     options = merge_options(spec, block_options, cost)
     check_parts(spec, include_top, aux_heads, output_stride, block_options)
     shape = check_input_shape(spec, input_shape, include_top, options["data_format"])
-    shape = _shape((None, *shape), options["data_format"])
+    shape = _channels_last((None, *shape), options["data_format"])
 
     counted = tuple((name, options[name]) for name in _COUNTED if name in options)
     shapes = {}
@@ -139,34 +130,18 @@ def cost(
         shapes[name] = shape
         total += part_cost
     if options["preactivation"]:
-        total += _template_cost(options["normalization"], shape, options)
-        total += _template_cost(options["activation"], shape, options)
+        total += _entry_cost(shape, options)
     if include_top:
-        total += _head_cost(spec, shape, classes)
-    if aux_heads:
-        for head in spec.aux_heads:
-            total += _aux_cost(head, shapes[head.after], options, classes)
+        pooled = (1,)
+        if spec.final_pool is not None:
+            pooled = window_output(shape[:-1], spec.final_pool, spec.final_pool, "valid")
+        total += _classifier_cost(math.prod(pooled) * shape[-1], classes)
+    for head in spec.aux_heads if aux_heads else ():
+        shape = shapes[head.after]
+        named_steps = aux_steps(head, _full_shape(shape, options["data_format"]), options)
+        total += _branch_cost([step for _, step in named_steps], shape, options)[0]
+        total += _classifier_cost(head.units, classes)
     return total
-
-
-def _head_cost(spec, shape, classes):
-    features = shape.channels
-    if spec.final_pool is not None:
-        pooled = window_output(shape.spatial, spec.final_pool, spec.final_pool, "valid")
-        features *= math.prod(pooled)
-    return _classifier_cost(features, classes)
-
-
-def _classifier_cost(features, classes):
-    params = (features + 1) * classes
-    return Cost(params, params, features * classes, classes)
-
-
-def _aux_cost(head, shape, options, classes):
-    full_shape = _full_shape(shape, options["data_format"])
-    branch = tuple(step for _, step in aux_steps(head, full_shape, options))
-    total, _ = _branch_cost(branch, shape, options)
-    return total + _classifier_cost(head.units, classes)
 
 
 # The options that a cost depends on.
@@ -175,6 +150,8 @@ _COUNTED = (
     *("kernel_size", "groups", "expansion", "stride_in_1x1", "dilation_rate", "atrous"),
     *("padding", "use_bias", "folded", "data_format"),
 )
+
+# Below, a shape is that of one sample, channels last.
 
 
 @functools.lru_cache(maxsize=4096)
@@ -191,16 +168,18 @@ def _part_cost(part, shape, options):
 
 
 def _block_cost(branch, shape, options):
-    plan = plan_of(branch, shape.channels, options)
-    total = Cost()
-    if plan.entry:
-        total += _template_cost(options["normalization"], shape, options)
-        total += _template_cost(options["activation"], shape, options)
-    branch_cost, output = _branch_cost(plan.branch, shape, options)
-    total += branch_cost + _branch_cost(plan.shortcut or (), shape, options)[0]
+    plan = plan_of(branch, shape[-1], options)
+    total, output = _branch_cost(plan.branch, shape, options)
+    total += _branch_cost(plan.shortcut or (), shape, options)[0]
+    total += _entry_cost(shape, options) if plan.entry else Cost()
     total += _template_cost(options["attention"], output, options)
-    total += _template_cost(plan.exit, output, options)
-    return total, output
+    return total + _template_cost(plan.exit, output, options), output
+
+
+def _entry_cost(shape, options):
+    return _template_cost(options["normalization"], shape, options) + _template_cost(
+        options["activation"], shape, options
+    )
 
 
 def _branch_cost(branch, shape, options):
@@ -211,145 +190,106 @@ def _branch_cost(branch, shape, options):
     return total, shape
 
 
-@functools.singledispatch
 def _step_cost(step, shape, options):
     """The cost of a step, and the shape that it leads to."""
-    raise TypeError(step)
+    spatial, channels = shape[:-1], shape[-1]
+    if isinstance(step, templates.Template):
+        layer, input_shape = _built(step, shape, options["data_format"])
+        output = layer.compute_output_shape(input_shape)
+        output = _channels_last(output, options["data_format"])
+        return _template_cost(step, shape, options), output
+    if isinstance(step, steps.Split):
+        spatial = branch_output((step,), spatial, options["padding"])  # raises where sizes differ
+        total = sum((_branch_cost(x, shape, options)[0] for x in step.branches), Cost())
+    else:
+        spatial = step_output(step, spatial, options["padding"])
+        total = Cost()
+    output = (*spatial, output_channels((step,), channels))
+    if isinstance(step, steps.Conv):
+        total = _conv_cost(step, channels, output, {**options, **step.overrides()})
+    return total, output
 
 
-@_step_cost.register
-def _(step: steps.Conv, shape, options):
-    options = {**options, **step.overrides()}
-    spatial = step_output(step, shape.spatial, options["padding"])
-    output = _Shape(spatial, step.filters)
-    validation.divisor("groups", step.groups, "input channels", shape.channels)
-    window = math.prod(validation.per_axis("kernel_size", step.kernel_size, len(spatial)))
-    kernel = window * (shape.channels // step.groups) * step.filters
+def _conv_cost(step, channels, output, options):
+    validation.divisor("groups", step.groups, "input channels", channels)
+    window = math.prod(validation.per_axis("kernel_size", step.kernel_size, len(output) - 1))
+    kernel = window * (channels // step.groups) * step.filters
     normalization, use_bias = normalization_and_bias(
         templates.normalization.get(options["normalization"]),
         options["use_bias"],
         options["folded"],
         _site(output, options["data_format"]),
     )
+    params = kernel + step.filters * use_bias
     activation = templates.activation.get(options["activation"])
-    params = kernel + (step.filters if use_bias else 0)
     return (
         _work(kernel, output)
         + Cost(params, params)
         + _template_cost(normalization, output, options)
-        + _template_cost(activation, output, options),
-        output,
+        + _template_cost(activation, output, options)
     )
 
 
-@_step_cost.register
-def _(step: steps.Pool, shape, options):
-    return Cost(), _Shape(step_output(step, shape.spatial, options["padding"]), shape.channels)
-
-
-@_step_cost.register
-def _(step: steps.AdaptivePool, shape, options):
-    return Cost(), _Shape(step_output(step, shape.spatial, options["padding"]), shape.channels)
-
-
-@_step_cost.register
-def _(step: steps.Subsample, shape, options):
-    return Cost(), _Shape(step_output(step, shape.spatial, options["padding"]), step.filters)
-
-
-@_step_cost.register
-def _(step: steps.Split, shape, options):
-    costs, shapes = zip(*(_branch_cost(branch, shape, options) for branch in step.branches))
-    channels = sum(output.channels for output in shapes)
-    branch_output((step,), shape.spatial, options["padding"])  # raises where sizes differ
-    return functools.reduce(operator.add, costs), _Shape(shapes[0].spatial, channels)
-
-
-@_step_cost.register
-def _(step: templates.Template, shape, options):
-    layer, input_shape = _built(step, shape, options["data_format"])
-    output = _shape(layer.compute_output_shape(input_shape), options["data_format"])
-    return _template_cost(step, shape, options), output
+def _classifier_cost(features, classes):
+    params = (features + 1) * classes
+    return Cost(params, params, features * classes, classes)
 
 
 def _template_cost(template, shape, options):
     """The cost of the layer that a template makes for an input of that shape."""
     if template is None:
         return Cost()
-    data_format = options["data_format"]
-    site = _site(shape, data_format)
+    site = _site(shape, options["data_format"])
     layer_class, config = template.recipe(site)
     is_per_channel = config.get("axis", site.channel_axis) == site.channel_axis
-    formula = _FORMULAS.get(layer_class) if is_per_channel else None
-    counts = formula and formula(config, shape)
+    counts = _known_counts(layer_class, config, shape[-1]) if is_per_channel else None
     if counts is None:
-        layer, input_shape = _built(template, shape, data_format)
+        layer, input_shape = _built(template, shape, options["data_format"])
         return Cost(*_count_weights(layer)) + _layer_work(layer, input_shape)
     trainable, fixed, *work = counts
-    if not config.get("trainable", True):
-        trainable, fixed = 0, trainable + fixed
-    return Cost(trainable + fixed, trainable, *work)
+    return Cost(trainable + fixed, trainable if config.get("trainable", True) else 0, *work)
 
 
 def _work(kernel, output):
     """The multiply-accumulates and activations of a kernel applied at every position."""
-    positions = output.positions()
-    if positions is None:
+    if None in output:
         return Cost(macs=None, activations=None)
-    return Cost(macs=kernel * positions, activations=output.channels * positions)
+    return Cost(macs=kernel * math.prod(output[:-1]), activations=math.prod(output))
 
 
-# For each layer class: its trainable parameters, its fixed ones, its multiply-accumulates and
-# activations, from its config; or None where the config asks for more than the formula knows.
-
-
-def _normalization(moments):
-    def formula(config, shape):
-        per_channel = config.get("scale", True) + config.get("center", True)
-        return per_channel * shape.channels, moments * shape.channels, 0, 0
-
-    return formula
-
-
-def _squeeze_excite(config, shape):
-    if not _is_plain(config, "activation", "gate_activation"):
-        return None
-    hidden = max(1, shape.channels // config.get("reduction", 16))
-    kernels = 2 * shape.channels * hidden
-    return kernels + shape.channels + hidden, 0, kernels, hidden + shape.channels
-
-
-def _efficient_channel(config, shape):
-    if not _is_plain(config, "gate_activation"):
-        return None
-    size = config.get("kernel_size") or adaptive_kernel_size(shape.channels)
-    return size, 0, size * shape.channels, shape.channels
-
-
-def _is_plain(config, *activations):
-    return all(isinstance(config.get(name, ""), str) for name in activations)
-
-
-def _weightless(config, shape):
-    return 0, 0, 0, 0
-
-
-_FORMULAS = {
-    keras.layers.BatchNormalization: _normalization(moments=2),
-    keras.layers.LayerNormalization: _normalization(moments=0),
-    keras.layers.GroupNormalization: _normalization(moments=0),
-    layers.SqueezeExcite: _squeeze_excite,
-    layers.EfficientChannelAttention: _efficient_channel,
-    keras.layers.Activation: _weightless,
-    keras.layers.ReLU: _weightless,
-    keras.layers.LeakyReLU: _weightless,
-    keras.layers.ELU: _weightless,
+_WEIGHTLESS = [getattr(keras.layers, name) for name in ("Activation", "ReLU", "LeakyReLU", "ELU")]
+_MOMENTS = {  # the weights of a channel that are not trained
+    keras.layers.BatchNormalization: 2,
+    keras.layers.LayerNormalization: 0,
+    keras.layers.GroupNormalization: 0,
 }
+
+
+def _known_counts(layer_class, config, channels):
+    """Trainable and other parameters, multiply-accumulates and activations of a layer.
+
+    None where that is not known from its config.
+    """
+    if layer_class in _WEIGHTLESS:
+        return 0, 0, 0, 0
+    if layer_class in _MOMENTS:
+        per_channel = config.get("scale", True) + config.get("center", True)
+        return per_channel * channels, _MOMENTS[layer_class] * channels, 0, 0
+    if not all(isinstance(config.get(f"{kind}activation", ""), str) for kind in ("", "gate_")):
+        return None  # a layer, perhaps with weights
+    if layer_class is layers.SqueezeExcite:
+        hidden = max(1, channels // config.get("reduction", 16))
+        kernels = 2 * channels * hidden
+        return kernels + channels + hidden, 0, kernels, hidden + channels
+    if layer_class is layers.EfficientChannelAttention:
+        size = config.get("kernel_size") or adaptive_kernel_size(channels)
+        return size, 0, size * channels, channels
+    return None
 
 
 def _site(shape, data_format):
     return templates.Site(
-        rank=len(shape.spatial), channels=shape.channels, data_format=data_format, dtype="float32"
+        rank=len(shape) - 1, channels=shape[-1], data_format=data_format, dtype="float32"
     )
 
 
@@ -359,10 +299,6 @@ def _built(template, shape, data_format):
     input_shape = _full_shape(shape, data_format)
     layer.build(input_shape)
     return layer, input_shape
-
-
-def _cost_of_model(model):
-    return Cost(*_count_weights(model)) + _model_work(model)
 
 
 def _count_weights(layer):
@@ -383,11 +319,7 @@ def _model_work(model):
     return sum(works, Cost())
 
 
-_KERNEL_LAYERS = (
-    keras.layers.Dense,
-    *(rank_layer("Conv", rank) for rank in (1, 2, 3)),
-    *(rank_layer(name, rank) for name in ("DepthwiseConv", "SeparableConv") for rank in (1, 2)),
-)
+_WORKING = tuple(x for x in KERNEL_LAYERS if not x.__name__.endswith("Transpose"))
 
 
 def _layer_work(layer, input_shape):
@@ -395,42 +327,23 @@ def _layer_work(layer, input_shape):
     if isinstance(layer, keras.Model):
         return _model_work(layer)
     if isinstance(layer, Composite):
-        work = _composite_cost(layer, _shape(input_shape, layer.data_format))
-        return dataclasses.replace(work, params=0, trainable_params=0)
-    if not isinstance(layer, _KERNEL_LAYERS):
+        parts = [part for part in layer.sublayers() if part.weights]
+        shapes = [part.get_build_config()["input_shape"] for part in parts]
+        return sum(map(_layer_work, parts, shapes), Cost())
+    if not isinstance(layer, _WORKING):
         return Cost()
     output = layer.compute_output_shape(input_shape)
     kernels = sum(math.prod(w.shape) for w in layer.weights if w.name.endswith("kernel"))
-    return _work(kernels, _shape(output, getattr(layer, "data_format", "channels_last")))
-
-
-def _composite_cost(layer, shape):
-    if isinstance(layer, Block):
-        options = {
-            **vars(layer),
-            "shortcut": layer.shortcut_policy,
-            "attention": layer.attention_template,
-        }
-        return _block_cost(layer.branch(), shape, options)[0]
-    if isinstance(layer, layers.ConvUnit):
-        step = steps.Conv(
-            layer.filters, layer.kernel_size, layer.strides, layer.groups, layer.dilation_rate
-        )
-        return _step_cost(step, shape, vars(layer))[0]
-    formula = _FORMULAS.get(type(layer))
-    counts = formula and formula(layer.get_config(), shape)
-    return Cost(0, 0, *counts[2:]) if counts else Cost()
+    return _work(kernels, _channels_last(output, getattr(layer, "data_format", "channels_last")))
 
 
 def _full_shape(shape, data_format):
-    """A `_Shape` as a full shape, batch included."""
-    if data_format == "channels_first":
-        return (None, shape.channels, *shape.spatial)
-    return (None, *shape.spatial, shape.channels)
+    """The shape of a batch."""
+    *spatial, channels = shape
+    return (None, channels, *spatial) if data_format == "channels_first" else (None, *shape)
 
 
-def _shape(shape, data_format):
-    """A full shape, batch included, as a `_Shape`."""
-    if data_format == "channels_first":
-        return _Shape(tuple(shape[2:]), shape[1])
-    return _Shape(tuple(shape[1:-1]), shape[-1])
+def _channels_last(shape, data_format):
+    """The inverse of `_full_shape`."""
+    _, *sizes = shape
+    return (*sizes[1:], sizes[0]) if data_format == "channels_first" else tuple(sizes)

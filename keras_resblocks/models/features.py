@@ -18,16 +18,13 @@ class Feature(typing.NamedTuple):
 
     Examples:
         >>> from keras_resblocks import create_model, features
-        >>> model = create_model("resnet18", input_shape=(64, 64, 3), include_top=False)
-        >>> features(model)[-1].output.shape
+        >>> features(create_model("resnet18", input_shape=(64, 64, 3)))[-1].output.shape
         (None, 2, 2, 512)
     """
 
-    name: str  # "stage1", "stage2", ...
+    name: str
     output: keras.KerasTensor
-    strides: (
-        int | tuple[int, ...]
-    )  # how many times smaller than the image, for each spatial axis if a tuple
+    strides: int | tuple[int, ...]
 
 
 def features(model: keras.Model) -> list[Feature]:
@@ -51,13 +48,12 @@ def features(model: keras.Model) -> list[Feature]:
         [('stage1', 4), ('stage2', 8), ('stage3', 16), ('stage4', 32)]
         >>> backbone = keras.Model(model.input, {f.name: f.output for f in features(model)})
     """
-    found = {}
-    strides = 1
+    found, strides = {}, 1
     for layer in model.layers:
         if layer.name.startswith(("stem_", "stage")):
-            strides = steps.times(strides, _strides(layer))
-            stage = re.match(r"stage\d+(?=_)", layer.name)
-            if stage:
+            is_atrous = getattr(layer, "atrous", False)
+            strides = steps.times(strides, 1 if is_atrous else getattr(layer, "strides", 1))
+            if stage := re.match(r"stage\d+(?=_)", layer.name):
                 found[stage[0]] = Feature(stage[0], layer.output, strides)
     if not found:
         raise ValueError(
@@ -65,9 +61,3 @@ def features(model: keras.Model) -> list[Feature]:
             f"Received: layers {[layer.name for layer in model.layers][:5]}"
         )
     return list(found.values())
-
-
-def _strides(layer):
-    if getattr(layer, "atrous", False):
-        return 1
-    return getattr(layer, "strides", 1)

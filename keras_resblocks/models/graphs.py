@@ -1,10 +1,18 @@
 """Functional models as graphs of layers: their calls, and clones of them."""
 
-import collections
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
+from keras import layers
+
+KERNEL_LAYERS = (
+    layers.Dense,
+    *(getattr(layers, f"Conv{n}D{end}") for n in (1, 2, 3) for end in ("", "Transpose")),
+    *(getattr(layers, f"{kind}Conv{n}D") for n in (1, 2) for kind in ("Depthwise", "Separable")),
+)
 
 
 def is_graph(layer: Any) -> bool:
@@ -22,11 +30,7 @@ def check_graph(model: Any) -> None:
 
 
 def functional(model: keras.Model, name: str | None = None) -> keras.Model:
-    """A functional model of the same layers and tensors, neither compiled nor `Sequential`.
-
-    Args:
-        name: of the new model; by default, that of `model`.
-    """
+    """A functional model of the same layers and tensors, neither compiled nor `Sequential`."""
     is_list = isinstance(model, keras.Sequential)
     return keras.Model(
         model.inputs[0] if is_list else model.input,
@@ -36,86 +40,110 @@ def functional(model: keras.Model, name: str | None = None) -> keras.Model:
 
 
 def cloned(
-    graph: keras.Model, clone: Callable[[Any], Any], call: Callable[..., Any] | None = None
+    graph: keras.Model,
+    clone: Callable[[Any], Any],
+    call: Callable[..., Any] | None = None,
+    places: Mapping[Any, Any] | None = None,
 ) -> keras.Model:
     """A functional model of other layers, connected as those of `graph`.
 
     Args:
         clone: from a layer to the one in its place.
         call: from that one and the arguments of a call to the outputs; None for its own call.
+        places: layers that pass on the first tensor that they are given, or have a layer in
+            their place that is called on that.
     """
-    return keras.models.clone_model(graph, _new_inputs(graph), clone, call)
+    places = places or {}
+    made = {layer for layer in places.values() if layer is not None}
+
+    def clone_or_place(layer):
+        return (places[layer] or layer) if layer in places else clone(layer)
+
+    def called(layer, *args, **kwargs):
+        if layer not in places and layer not in made:
+            return call(layer, *args, **kwargs) if call else layer(*args, **kwargs)
+        tensors = keras.tree.flatten((args, kwargs))
+        tensor = next(x for x in tensors if isinstance(x, keras.KerasTensor))
+        return layer(tensor) if layer in made else tensor
+
+    # Keras would name the inputs after the tensors and not the layers.
+    names = {id(x.output): x.name for x in graph.layers if isinstance(x, layers.InputLayer)}
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=names[id(x)]), graph.input
+    )
+    return keras.models.clone_model(graph, inputs, clone_or_place, called)
+
+
+def remade(layer: Any, config: dict[str, Any] | None = None) -> Any:
+    """A new layer, or operation, of the same class from a config, by default its own."""
+    config = layer.get_config() if config is None else config
+    if isinstance(layer, layers.Lambda):  # as code, its function would lose its globals
+        return type(layer)(**{**config, "function": layer.function})
+    return type(layer).from_config(config)
 
 
 def copy_values(clone: Any, pairs: Iterable[tuple[Any, Any]]) -> None:
     """Gives a layer the values of other weights, as pairs of a weight and its twin in the layer."""
     for weight, twin in pairs:
         twin.assign(keras.ops.convert_to_numpy(weight))  # JAX would share a tensor
-    if isinstance(clone, keras.layers.Normalization):
+    if isinstance(clone, layers.Normalization):
         clone.finalize_state()  # it computes with what its weights were at last
 
 
-def _new_inputs(graph):
-    """Inputs like the graph's; Keras would name them after the tensors and not the layers."""
-    names = {id(x.output): x.name for x in graph.layers if isinstance(x, keras.layers.InputLayer)}
-    return keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=names[id(x)]), graph.input
-    )
+def copy_own_variables(layer: Any, clone: Any) -> None:
+    """Copies what a layer saves itself: not what is inside it, and in whatever order."""
+    store = {}
+    layer.save_own_variables(store)
+    clone.load_own_variables({k: keras.ops.convert_to_numpy(v) for k, v in store.items()})
+
+
+def copy_trainable(layer: Any, clone: Any) -> None:
+    """Freezes a layer as another one; to set what it has already would reach the layers inside."""
+    if clone.trainable != layer.trainable:
+        clone.trainable = layer.trainable
+
+
+def random_inputs(model: keras.Model, batch: int, sizes: tuple[int, ...]) -> Any:
+    """Random arrays as the model takes them, of these sizes in turn where its axes are open."""
+    rng = np.random.default_rng(0)
+    arrays = []
+    for tensor in model.inputs:
+        is_volume = tensor.shape[1:].count(None) > 2
+        open_sizes = itertools.cycle((32,) if is_volume else sizes)
+        shape = [next(open_sizes) if n is None else n for n in tensor.shape[1:]]
+        arrays.append(_random(rng, (tensor.shape[0] or batch, *shape), tensor.dtype))
+    return keras.tree.pack_sequence_as(model.input, arrays)
+
+
+def _random(rng, shape, dtype):
+    if dtype == "uint8":  # pixels
+        return rng.integers(0, 256, shape, dtype)
+    if "float" not in dtype:  # which may be indices, of however few things
+        return rng.integers(0, 2, shape).astype(dtype)
+    return rng.normal(size=shape).astype(dtype)
 
 
 class Calls:
-    """Which layers of a functional model are called on what.
-
-    Attributes:
-        layers: dict of the layers by name.
-        kinds: dict from a layer's or operation's name to that of its class.
-        nodes: dict from a layer's name to the configs of its calls.
-        users: dict from a layer's name to the names of those that its outputs go to.
-        outputs: the names of the layers that make the outputs of the model.
-        uses: how many times the outputs of each layer are used, by its name; as an output of the
-            model too.
-        in_training: the names of layers that are called with `training=True`.
-    """
+    """Which layers and operations of a functional model are called on what, in dicts by name."""
 
     def __init__(self, graph: keras.Model) -> None:
-        config = graph.get_config()
+        configs = graph.get_config()["layers"]
         self.layers = {layer.name: layer for layer in graph.layers}
-        self.kinds = {layer["name"]: layer["class_name"] for layer in config["layers"]}
-        self.nodes = {layer["name"]: layer["inbound_nodes"] for layer in config["layers"]}
-        self.in_training = {
-            name
-            for name, nodes in self.nodes.items()
-            if any(node["kwargs"].get("training") for node in nodes)
+        self.kinds = {config["name"]: config["class_name"] for config in configs}
+        self.nodes = {config["name"]: config["inbound_nodes"] for config in configs}  # the calls
+        # The names of those that use an output, once for each use; None for the model itself.
+        self.users: dict[str, list] = {
+            name: [None] * graph.output_names.count(name) for name in self.nodes
         }
-        self.uses = collections.Counter(
-            name for nodes in self.nodes.values() for name, _ in tensors(nodes)
-        )
-        self.users = collections.defaultdict(set)
         for user, nodes in self.nodes.items():
-            for name, _ in tensors(nodes):
-                self.users[name].add(user)
-        self.outputs = set(_output_names(config["output_layers"]))
-        self.uses.update(_output_names(config["output_layers"]))
+            for (name, *_), _ in tensors(nodes):
+                self.users[name].append(user)
 
 
-def tensors(config: Any) -> Iterator[tuple[str, tuple]]:
-    """Pairs of the name of a layer and a shape, for the tensors in the config of a call."""
-    return ((tensor["keras_history"][0], tensor["shape"]) for tensor in tensor_configs(config))
-
-
-def tensor_configs(config: Any) -> Iterator[dict[str, Any]]:
-    """The configs of the tensors in the config of a call."""
+def tensors(config: Any) -> Iterator[tuple[tuple, tuple]]:
+    """What computes each tensor in the config of a call (layer, call, index), and its shape."""
     if isinstance(config, dict) and config.get("class_name") == "__keras_tensor__":
-        yield config["config"]
+        yield tuple(config["config"]["keras_history"]), tuple(config["config"]["shape"])
     elif isinstance(config, (dict, list, tuple)):
         for value in config.values() if isinstance(config, dict) else config:
-            yield from tensor_configs(value)
-
-
-def _output_names(config):
-    """The names of the layers in a structure of `[name, node, tensor]`."""
-    if isinstance(config, (list, tuple)) and config and isinstance(config[0], str):
-        yield config[0]
-    elif isinstance(config, (dict, list, tuple)):
-        for value in config.values() if isinstance(config, dict) else config:
-            yield from _output_names(value)
+            yield from tensors(value)

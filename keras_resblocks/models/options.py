@@ -14,16 +14,7 @@ from keras_resblocks.models.specs import BLOCKS
 
 
 def merge_options(spec, block_options, function=None):
-    """The block options in force: the network's own, then the user's, checked.
-
-    Args:
-        spec: of the network.
-        block_options: the user's.
-        function: what was given them, for messages.
-
-    Raises:
-        ValueError: for a name that the network's blocks do not know.
-    """
+    """The block options in force: the network's own, then the user's of `function`, checked."""
     known = known_options(BLOCKS[spec.block])
     given = {**spec.default_options(), **block_options}
     beside = known_options(function) if function else ()
@@ -34,7 +25,6 @@ def merge_options(spec, block_options, function=None):
         options["data_format"] or keras.config.image_data_format(),
         ("channels_last", "channels_first"),
     )
-    options["drop_path_rate"] = validation.rate("drop_path_rate", options["drop_path_rate"])
     options = read_options(options)
     is_given = "zero_init_residual" in {**spec.options, **block_options}
     if options["shortcut"] is None and not is_given:
@@ -57,6 +47,7 @@ _READERS = {
     "exit_activation": exit_activations.get,
     "strides": functools.partial(validation.positive_ints, "strides"),
     "dilation_rate": functools.partial(validation.positive_ints, "dilation_rate"),
+    "drop_path_rate": functools.partial(validation.rate, "drop_path_rate"),
     "shortcut": shortcuts.get,
 }
 

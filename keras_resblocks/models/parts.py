@@ -25,8 +25,7 @@ def options_of(call, options):
 
 def branch_of(call, options):
     """The branch of a block of a network, as data."""
-    block_class = BLOCKS[call.kind]
-    return block_class.branch_steps(**_select(options, _branch_arguments(block_class)))
+    return BLOCKS[call.kind].branch_steps(**_select(options, _branch_arguments(call.kind)))
 
 
 def plan_of(branch, channels, options):
@@ -35,11 +34,7 @@ def plan_of(branch, channels, options):
 
 
 def aux_steps(head, shape, options):
-    """Pairs of a name and a step of an `AuxHead`, given the shape of its input.
-
-    Raises:
-        ValueError: if the shape has open sizes, or is too small for the head's pooling.
-    """
+    """Pairs of a name and a step of an `AuxHead`, given the shape of its input."""
     channels_first = options["data_format"] == "channels_first"
     spatial = tuple(shape[2:] if channels_first else shape[1:-1])
     if None in spatial:
@@ -53,13 +48,7 @@ def aux_steps(head, shape, options):
 def identity(spec, *, channels, **block_options):
     """What a network computes, as data: equal for two specs that build the same network.
 
-    So `shortcut="projection"` and `"identity"` are equal where no shape changes, and an
-    `expansion` makes no difference to blocks that have none.
-
-    Args:
-        spec: a name or a spec.
-        channels: of the images.
-        **block_options: as in `create_model`.
+    So `shortcut="projection"` and `"identity"` are equal where no shape changes.
     """
     spec = get_spec(spec)
     options = merge_options(spec, block_options)
@@ -77,8 +66,8 @@ def identity(spec, *, channels, **block_options):
 
 
 @functools.cache
-def _branch_arguments(block_class):
-    return tuple(inspect.signature(block_class.branch_steps).parameters)
+def _branch_arguments(kind):
+    return tuple(inspect.signature(BLOCKS[kind].branch_steps).parameters)
 
 
 def _select(options, names):

@@ -61,39 +61,20 @@ def _wide_and_grouped():
 
 def _keras_applications():
     """keras.applications' structures: biased convolutions, the stride in the 1x1; and v2."""
-    norm = _batch_norm(epsilon=1.001e-5, momentum=0.99)
-    v1 = {"use_bias": True, "stride_in_1x1": True, "normalization": norm}
-    v2 = {
-        "preactivation": True,
-        "shortcut": ProjectionShortcut("channels"),
-        "normalization": norm,
-    }
+    norm = {"normalization": _batch_norm(epsilon=1.001e-5, momentum=0.99)}
+    v1 = {"use_bias": True, "stride_in_1x1": True, **norm}
+    v2 = {"preactivation": True, "shortcut": ProjectionShortcut("channels"), **norm}
     v2_stem = (Conv(64, 7, 2), Pool("max", 3, 2, pad_value=0.0))
     for layers, depths in _BOTTLENECK_DEPTHS.items():
         yield f"resnet{layers}_keras", ResNetSpec("bottleneck", depths, options=v1)
-        yield (
-            f"resnet{layers}v2_keras",
-            ResNetSpec(
-                "bottleneck",
-                depths,
-                stem=v2_stem,
-                strides=(2, 2, 2, 1),
-                stride_at="last",
-                options=v2,
-            ),
-        )
+        v2_strides = {"strides": (2, 2, 2, 1), "stride_at": "last"}
+        network = ResNetSpec("bottleneck", depths, stem=v2_stem, options=v2, **v2_strides)
+        yield f"resnet{layers}v2_keras", network
 
 
 def _cifar_network(block, depth, width, **options):
-    return ResNetSpec(
-        block,
-        (depth,) * 3,
-        width,
-        stem=(Conv(16, 3),),
-        options=options,
-        input_shape=(32, 32, 3),
-        classes=10,
-    )
+    images = {"input_shape": (32, 32, 3), "classes": 10}
+    return ResNetSpec(block, (depth,) * 3, width, stem=(Conv(16, 3),), options=options, **images)
 
 
 def _cifar():
@@ -131,16 +112,11 @@ def _googlenet():
             branches_v1(384, (192, 384), (48, 128), 128),
         ),
     )
-    # Section 5: after inception 4a and 4d.
-    heads = tuple(
-        AuxHead(after, Pool("avg", 5, 3, padding="valid"))
-        for after in ("stage2_block1", "stage2_block4")
-    )
-    paper = InceptionSpec(
-        stages, stem=stem, dropout=0.4, options={"normalization": None}, aux_heads=heads
-    )
-    yield "googlenet", paper
-    yield "googlenet_bn", dataclasses.replace(paper, options={})
+    pool = Pool("avg", 5, 3, padding="valid")
+    heads = (AuxHead("stage2_block1", pool), AuxHead("stage2_block4", pool))  # section 5: 4a, 4d
+    with_norm = InceptionSpec(stages, stem=stem, dropout=0.4, aux_heads=heads)
+    yield "googlenet", dataclasses.replace(with_norm, options={"normalization": None})
+    yield "googlenet_bn", with_norm
 
     def as_in_torchvision(part):
         if isinstance(part, Pool):
@@ -150,19 +126,16 @@ def _googlenet():
         one, three, (reduction, (filters, _)), pool = part.arguments()["branches"]
         return (one, three, (reduction, (filters, 3)), pool)  # 3x3 in the 5x5 path
 
-    stages = [[as_in_torchvision(part) for part in stage] for stage in paper.stages]
+    stages = [[as_in_torchvision(part) for part in stage] for stage in with_norm.stages]
     stages[2][0] = Pool("max", 2, 2, padding="ceil")
-    yield (
-        "googlenet_torchvision",
-        dataclasses.replace(
-            paper,
-            stages=stages,
-            stem=tuple(map(as_in_torchvision, stem)),
-            dropout=0.2,
-            options={"normalization": _batch_norm(epsilon=1e-3, momentum=0.9)},
-            aux_heads=tuple(dataclasses.replace(head, pool=AdaptivePool(4)) for head in heads),
-        ),
+    torchvision = InceptionSpec(
+        stages,
+        stem=tuple(map(as_in_torchvision, stem)),
+        dropout=0.2,
+        options={"normalization": _batch_norm(epsilon=1e-3, momentum=0.9)},
+        aux_heads=tuple(dataclasses.replace(head, pool=AdaptivePool(4)) for head in heads),
     )
+    yield "googlenet_torchvision", torchvision
 
 
 # Of Inception-v3 and Inception-ResNet-v2: no padding wherever the resolution falls.
@@ -219,13 +192,8 @@ def _inception_resnet_v2():
     """Szegedy et al. 2017, "Inception-v4, Inception-ResNet", figures 15 to 18."""
 
     def residual(branches, filters, scale, **options):
-        return {
-            "branches": branches,
-            "filters": filters,
-            "shortcut": "identity",
-            "residual_scale": scale,
-            **options,
-        }
+        options.update(shortcut="identity", residual_scale=scale)
+        return {"branches": branches, "filters": filters, **options}
 
     block35 = ((32,), (32, (32, 3)), (32, (48, 3), (64, 3)))
     block17 = ((192,), (128, (160, (1, 7)), (192, (7, 1))))
@@ -256,27 +224,15 @@ def _tf_inception(stages):
     )
 
 
-SPECS = dict(
-    itertools.chain(
-        _imagenet(),
-        _resnet_d(),
-        _resnet_v2(),
-        _wide_and_grouped(),
-        _keras_applications(),
-        _cifar(),
-        _googlenet(),
-        _inception_v3(),
-        _inception_resnet_v2(),
-    )
+_FAMILIES = (
+    *(_imagenet, _resnet_d, _resnet_v2, _wide_and_grouped, _keras_applications, _cifar),
+    *(_googlenet, _inception_v3, _inception_resnet_v2),
 )
+SPECS = dict(itertools.chain.from_iterable(family() for family in _FAMILIES))
 
 
 def get_spec(name_or_spec):
-    """The spec of a name, or the spec itself.
-
-    Raises:
-        ValueError: for an unknown name, with the ones that are close.
-    """
+    """The spec of a name, or the spec itself."""
     if isinstance(name_or_spec, NetworkSpec):
         return name_or_spec
     if not isinstance(name_or_spec, str) or name_or_spec not in SPECS:

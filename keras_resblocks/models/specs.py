@@ -126,12 +126,7 @@ class NetworkSpec(ShortRepr):
     def parts(
         self, options: Mapping[str, Any], output_stride: int | None = None
     ) -> Iterator[tuple[str, Any]]:
-        """The network from stem to last block: pairs of a name and a step or a `BlockCall`.
-
-        Args:
-            options: all the block options in force.
-            output_stride: as in `create_model`.
-        """
+        """The network from stem to last block: pairs of a name and a step or a `BlockCall`."""
         stem = self.stem
         convolutions = [i for i, step in enumerate(stem) if isinstance(step, Conv)]
         if options["preactivation"] and convolutions:  # the first block has both in its entry
@@ -147,19 +142,19 @@ class NetworkSpec(ShortRepr):
 
 def _fitted_to_shortcuts(parts, options):
     """The parts, the options that need a shortcut given to the blocks that have one."""
-    last = sum(isinstance(part, BlockCall) for _, part in parts) - 1
-    has_shortcut = [
-        isinstance(part, BlockCall)
-        and part.arguments().get("shortcut", options["shortcut"]) is not None
-        for _, part in parts
-    ]
-    index = itertools.count()
-    for (name, part), has in zip(parts, has_shortcut):
+
+    def has_shortcut(block):
+        return block.arguments().get("shortcut", options["shortcut"]) is not None
+
+    blocks = [part for _, part in parts if isinstance(part, BlockCall)]
+    is_plain = not any(map(has_shortcut, blocks))
+    # The rate grows linearly with depth (Huang et al. 2016, section 3).
+    rates = (options["drop_path_rate"] * i / max(1, len(blocks) - 1) for i in itertools.count())
+    for name, part in parts:
         if isinstance(part, BlockCall):
-            # The rate grows linearly with depth (Huang et al. 2016, section 3).
-            rate = options["drop_path_rate"] * next(index) / max(1, last)
-            if has or not any(has_shortcut):
-                part = part.updated(**{"drop_path_rate": rate, **part.arguments()})
+            rate = {"drop_path_rate": next(rates)}
+            if is_plain or has_shortcut(part):
+                part = part.updated(**{**rate, **part.arguments()})
             else:
                 part = part.updated(drop_path_rate=0.0, zero_init_residual=False)
         yield name, part
@@ -211,9 +206,8 @@ class ResNetSpec(NetworkSpec):
                 "`depths` must be a non-empty tuple of positive integers. "
                 f"Received: depths={self.depths!r}"
             )
-        for depth in self.depths:
-            validation.positive_int("depths", depth)
-        for name, values in (("width", self.widths()), ("strides", self.stage_strides())):
+        lists = {"depths": self.depths, "width": self.widths(), "strides": self.stage_strides()}
+        for name, values in lists.items():
             if not isinstance(values, (list, tuple)) or len(values) != len(self.depths):
                 raise ValueError(
                     f"`{name}` must have one entry for each of {len(self.depths)} stages. "

@@ -8,15 +8,7 @@ import numpy as np
 from keras_resblocks.layers import ConvUnit
 from keras_resblocks.layers.composite import Composite
 from keras_resblocks.layers.units import ConvComposite
-from keras_resblocks.models.graphs import (
-    Calls,
-    check_graph,
-    cloned,
-    copy_values,
-    functional,
-    is_graph,
-    tensors,
-)
+from keras_resblocks.models import graphs
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -70,7 +62,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 def fold(model):
     """The model of `fold_batch_norm`, and the paths of the batch normalizations left in it."""
-    check_graph(model)
+    graphs.check_graph(model)
     folding = _Folding()
     folded = folding.clone(model)
     folding.copy_weights()
@@ -86,9 +78,9 @@ class _Folding:
         self._copied = []  # pairs of a layer and its clone
         self._folded = []  # triples of a convolution, the normalization after it, and the clone
 
-    def clone(self, layer):
+    def clone(self, layer, folds=True):
         if layer not in self._clones:
-            self._clones[layer] = self._clone(layer)
+            self._clones[layer] = self._clone(layer, folds)
         return self._clones[layer]
 
     def copy_weights(self):
@@ -97,48 +89,41 @@ class _Folding:
         for conv, norm, clone in self._folded:
             _fold(conv, norm, clone)
 
-    def _clone(self, layer):
-        if is_graph(layer):
+    def _clone(self, layer, folds):
+        if folds and graphs.is_graph(layer):
             return self._clone_graph(layer)
-        if isinstance(layer, keras.layers.TimeDistributed):
-            config = layer.get_config()
-            del config["layer"]
-            return type(layer)(self.clone(layer.layer), **config)
-        return self._clone_layer(layer, folds=True)
-
-    def _clone_layer(self, layer, folds):
-        changes = {"folded": True} if folds and isinstance(layer, ConvComposite) else {}
         config = layer.get_config()
+        if isinstance(layer, keras.layers.TimeDistributed):
+            return type(layer)(**{**config, "layer": self.clone(layer.layer, folds)})
         if isinstance(layer, Composite):
             config = _without_lora(config)
-        clone = type(layer).from_config({**config, **changes})
+        if folds and isinstance(layer, ConvComposite):
+            config["folded"] = True
+        clone = graphs.remade(layer, config)
         if isinstance(layer, keras.layers.Layer):  # and not a plain operation
             self._copied.append((layer, clone))
         return clone
 
     def _clone_graph(self, model):
-        graph = functional(model)
-        calls = Calls(graph)
-        normalizations = dict(_foldable_pairs(calls))
-        absorbed = {norm.name for norm in normalizations.values()}
+        graph = graphs.functional(model)
+        calls = graphs.Calls(graph)
+        in_training = {
+            name
+            for name, nodes in calls.nodes.items()
+            if any(node["kwargs"].get("training") for node in nodes)
+        }
+        normalizations = dict(_foldable_pairs(calls, in_training))
 
         def clone(layer):
-            if layer.name in absorbed:
-                return layer  # for its name: it is not called
-            if layer in normalizations:
-                config = {**layer.get_config(), "use_bias": True}
-                config.pop("lora_rank", None)  # LoRA's part of the kernel is in it
-                twin = type(layer).from_config(config)
-                self._folded.append((layer, normalizations[layer], twin))
-                return twin
-            if layer.name in calls.in_training:
-                return self._clone_layer(layer, folds=False)
-            return self.clone(layer)
+            if layer not in normalizations:
+                return self.clone(layer, folds=layer.name not in in_training)
+            config = {**layer.get_config(), "use_bias": True}
+            config.pop("lora_rank", None)  # LoRA's part of the kernel is in it
+            twin = type(layer).from_config(config)
+            self._folded.append((layer, normalizations[layer], twin))
+            return twin
 
-        def call(layer, *args, **kwargs):
-            return args[0] if layer.name in absorbed else layer(*args, **kwargs)
-
-        return cloned(graph, clone, call)
+        return graphs.cloned(graph, clone, places=dict.fromkeys(normalizations.values()))
 
 
 def _without_lora(config):
@@ -150,28 +135,21 @@ def _without_lora(config):
     return {**config, "sublayers": sublayers} if sublayers else config
 
 
-def _foldable_pairs(calls):
+def _foldable_pairs(calls, in_training):
     """Pairs of a convolution and the normalization that is all that it leads to."""
     for norm in calls.layers.values():
         nodes = calls.nodes[norm.name]
         if type(norm) is keras.layers.BatchNormalization and len(nodes) == 1:
-            name, shape = next(tensors(nodes))
+            (name, *_), shape = next(graphs.tensors(nodes))
             conv = calls.layers.get(name)
-            is_alone = calls.uses[name] == 1 and _is_called_once(conv)
-            if is_alone and norm.name not in calls.in_training and _is_pair(conv, norm, shape):
+            is_alone = len(calls.users[name]) == len(calls.nodes[name]) == 1
+            if is_alone and norm.name not in in_training and _is_pair(conv, norm, shape):
                 yield conv, norm
-
-
-def _is_called_once(layer):
-    try:
-        return layer is not None and layer.output is not None
-    except (AttributeError, ValueError):  # more than one output: it is used in two places
-        return False
 
 
 def _is_pair(conv, norm, shape):
     """Whether a normalization of a tensor of that shape can be part of what computes it."""
-    if type(conv) not in _KERNELS or conv.activation is not keras.activations.linear:
+    if type(conv) not in graphs.KERNEL_LAYERS or conv.activation is not keras.activations.linear:
         return False
     channels_first = getattr(conv, "data_format", None) == "channels_first"
     if channels_first and shape[1] == shape[-1] and keras.backend.backend() == "tensorflow":
@@ -184,52 +162,21 @@ def _is_pair(conv, norm, shape):
     )
 
 
-def _last_axis(gain, shape):
-    return gain
-
-
-def _last_two_axes(gain, shape):
-    return gain.reshape(shape[-2:])
-
-
-def _last_axis_but_one(gain, shape):
-    return gain[:, None]
-
-
-# The layers that can be folded into (not their subclasses): the kernel that makes the outputs, and
-# how one gain for each output is applied to it.
-_KERNELS = {
-    keras.layers.Dense: ("kernel", _last_axis),
-    keras.layers.Conv1D: ("kernel", _last_axis),
-    keras.layers.Conv2D: ("kernel", _last_axis),
-    keras.layers.Conv3D: ("kernel", _last_axis),
-    keras.layers.SeparableConv1D: ("pointwise_kernel", _last_axis),
-    keras.layers.SeparableConv2D: ("pointwise_kernel", _last_axis),
-    keras.layers.DepthwiseConv1D: ("kernel", _last_two_axes),
-    keras.layers.DepthwiseConv2D: ("kernel", _last_two_axes),
-    keras.layers.Conv1DTranspose: ("kernel", _last_axis_but_one),
-    keras.layers.Conv2DTranspose: ("kernel", _last_axis_but_one),
-    keras.layers.Conv3DTranspose: ("kernel", _last_axis_but_one),
-}
-
-
 def _copy(layer, clone):
     """Copies the weights; where a unit of the clone has no normalization, folded."""
-    copied = []
+    copied = set()
     for unit, twin in zip(_units(layer), _units(clone)):
         norm = getattr(unit, "norm", None)
-        if norm is not None and getattr(twin, "norm", None) is None:
+        norm = norm if getattr(twin, "norm", None) is None else None
+        if norm is not None or unit.conv.lora_enabled:  # which is part of the kernel when saved
             _fold(unit.conv, norm, twin.conv)
-            copied += [*unit.conv.weights, *norm.weights, *twin.conv.weights]
-        elif unit.conv.lora_enabled:  # it is part of the kernel, as it is when saved
-            _fold(unit.conv, None, twin.conv)
-            copied += [*unit.conv.weights, *twin.conv.weights]
-    copied = set(map(id, copied))
+            weights = [*unit.conv.weights, *twin.conv.weights, *(norm.weights if norm else ())]
+            copied.update(map(id, weights))
 
     def others(weights):
         return [weight for weight in weights if id(weight) not in copied]
 
-    copy_values(clone, zip(others(layer.weights), others(clone.weights), strict=True))
+    graphs.copy_values(clone, zip(others(layer.weights), others(clone.weights), strict=True))
 
 
 def _units(layer):
@@ -242,7 +189,8 @@ def _units(layer):
 
 def _fold(conv, norm, clone):
     """Gives `clone` the weights of a convolution and of the normalization after it, or None."""
-    kernel_name, fitted = _KERNELS.get(type(conv), ("kernel", _last_axis))
+    kind = type(conv).__name__
+    kernel_name = "pointwise_kernel" if "Separable" in kind else "kernel"
     kernel = _array(getattr(conv, kernel_name))
     bias = 0.0 if conv.bias is None else _array(conv.bias)
     if norm is not None:
@@ -250,11 +198,13 @@ def _fold(conv, norm, clone):
         gain = gain * _array(norm.gamma) if norm.scale else gain
         bias = (bias - _array(norm.moving_mean)) * gain
         bias = bias + _array(norm.beta) if norm.center else bias
-        kernel = kernel * fitted(gain, kernel.shape)
+        # The outputs are the last axis of a kernel, but for those of two kinds.
+        gain = gain.reshape(kernel.shape[-2:]) if "Depthwise" in kind else gain
+        kernel = kernel * (gain[:, None] if "Transpose" in kind else gain)
     getattr(clone, kernel_name).assign(kernel)
     if clone.bias is not None:
         clone.bias.assign(bias)
-    if kernel_name == "pointwise_kernel":
+    if "Separable" in kind:
         clone.depthwise_kernel.assign(_array(conv.depthwise_kernel))
 
 

@@ -45,19 +45,14 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
     """
     folded, _ = fold(model)
     run = _COMPILERS[keras.backend.backend()](folded)
-    inputs, outputs = folded.input, folded.output
+    dtypes = [tensor.dtype for tensor in folded.inputs]
 
-    def infer(arrays):
-        arrays = _flatten(arrays, inputs)
-        results = run(
-            *(
-                keras.ops.convert_to_tensor(array, dtype=tensor.dtype)
-                for array, tensor in zip(arrays, folded.inputs)
-            )
-        )
+    def infer(inputs):
+        arrays = _flat(inputs, folded)
+        results = run(*map(keras.ops.convert_to_tensor, arrays, dtypes))
         if not any(map(keras.ops.is_tensor, arrays)):
             results = map(keras.ops.convert_to_numpy, results)
-        return keras.tree.pack_sequence_as(outputs, list(results))
+        return keras.tree.pack_sequence_as(folded.output, list(results))
 
     return infer
 
@@ -103,18 +98,18 @@ def _on_torch(model):
         inputs = keras.tree.pack_sequence_as(model.input, list(inputs))
         return keras.tree.flatten(model(inputs, training=False))
 
-    compiled = torch.compile(call, dynamic=False)  # open sizes fail in many ways
+    function = torch.compile(call, dynamic=False)  # open sizes fail in many ways
 
     @torch.no_grad()
     def run(*inputs):
-        nonlocal compiled
-        if compiled is None:
-            return call(*inputs)
+        nonlocal function
         try:
-            return compiled(*inputs)
+            return function(*inputs)
         except Exception as error:  # compilers, and what they cannot trace, fail in many ways
+            if function is call:
+                raise
             results = call(*inputs)  # or the error is of the model
-            compiled = None
+            function = call
             reason = str(error).strip().partition("\n")[0]
             warnings.warn(
                 "`torch.compile` failed, and the model runs with its batch normalizations folded "
@@ -129,15 +124,14 @@ def _on_torch(model):
 _COMPILERS = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
 
 
-def _flatten(arrays, inputs):
+def _flat(arrays, model):
     """The arrays in the order of the model's inputs, their shapes checked."""
-    tensors = keras.tree.flatten(inputs)
-    if isinstance(arrays, dict) and not isinstance(inputs, dict):  # by name, as Keras allows
-        arrays = [arrays.get(tensor.name) for tensor in tensors]
+    if isinstance(arrays, dict) and not isinstance(model.input, dict):  # by name, as Keras allows
+        arrays = [arrays.get(tensor.name) for tensor in model.inputs]
     arrays = keras.tree.flatten(arrays)
     shapes = [getattr(array, "shape", None) for array in arrays]
-    if len(arrays) != len(tensors) or not all(map(_fits, shapes, tensors)):
-        expected = keras.tree.map_structure(lambda tensor: tensor.shape, inputs)
+    if len(arrays) != len(model.inputs) or not all(map(_fits, shapes, model.inputs)):
+        expected = keras.tree.map_structure(lambda tensor: tensor.shape, model.input)
         raise ValueError(
             f"The inputs must be arrays of the model's shapes, {expected}. "
             f"Received: {[shape and tuple(shape) for shape in shapes]}"
@@ -146,8 +140,6 @@ def _flatten(arrays, inputs):
 
 
 def _fits(shape, tensor):
-    return (
-        shape is not None
-        and len(shape) == len(tensor.shape)
-        and all(size in (None, given) for size, given in zip(tensor.shape, shape))
-    )
+    if shape is None or len(shape) != len(tensor.shape):
+        return False
+    return all(size in (None, given) for size, given in zip(tensor.shape, shape))

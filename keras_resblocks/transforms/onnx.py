@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resblocks.models.graphs import check_graph, random_inputs
 from keras_resblocks.transforms.folding import fold
 from keras_resblocks.types import FilePath
 
@@ -29,14 +30,13 @@ def export_onnx(
     """Writes a model as an ONNX file for inference.
 
     Batch normalizations are folded (see `fold_batch_norm`) and tf2onnx converts the model on
-    TensorFlow. On JAX and PyTorch that happens in a process of its own, which loads the model
-    from a temporary `.keras` file: custom layers must be written with `keras.ops`, in a module
-    that can be imported.
+    TensorFlow; on JAX and PyTorch in a process of its own, for which custom layers must be
+    written with `keras.ops`, in a module that can be imported.
 
     Axes that are open in the model, the batch among them, are open in the file. Inputs are named
     after the input layers; outputs after their keys in a dict, or after the layers that they
-    come from, in the order of `predict`. Before the file is written, onnxruntime computes the
-    same as the model on two batches of different sizes.
+    come from, in the order of `predict`. The file is only written where onnxruntime computes
+    the same as the model.
 
     Args:
         model: a functional or `Sequential` model that computes in float32. Its inputs may be
@@ -71,8 +71,11 @@ def export_onnx(
         )
     import onnxruntime
 
-    folded, _ = fold(_checked(model))
-    examples = list(_random_examples(folded) if examples is None else examples)
+    check_graph(model)
+    _check_precision(model)
+    folded, _ = fold(model)
+    if examples is None:
+        examples = [random_inputs(folded, *shape) for shape in ((1, (96, 96)), (3, (113, 89)))]
     expected = [dict(_leaves(model.predict_on_batch(example))) for example in examples]
     names = _output_names(folded, expected[0] if expected else dict(_leaves(folded.output)))
     convert = _convert if keras.backend.backend() == "tensorflow" else _convert_in_child
@@ -83,23 +86,20 @@ def export_onnx(
     _write(path, content)
 
 
-def _checked(model):
-    # Keras has no public way to the layers inside of layers.
-    layers = model._flatten_layers() if isinstance(model, keras.Model) else ()
-    for layer in layers:
+def _check_precision(model):
+    for layer in model._flatten_layers():  # Keras has no public way to layers inside of layers
         policy = layer.dtype_policy
-        if policy.quantization_mode is not None:
-            raise ValueError(
-                "`model` must not be quantized: export it before `quantize`. "
-                f"Received: layer `{layer.path}` with dtype={policy.name!r}"
-            )
         is_float = "float" in str(policy.compute_dtype) and not isinstance(layer, keras.Model)
-        if is_float and policy.compute_dtype != "float32":
+        expectation = None
+        if policy.quantization_mode is not None:
+            expectation = "not be quantized: export it before `quantize`"
+        elif is_float and policy.compute_dtype != "float32":
+            expectation = "compute in float32"
+        if expectation:
             raise ValueError(
-                "`model` must compute in float32. "
+                f"`model` must {expectation}. "
                 f"Received: layer `{layer.path}` with dtype={policy.name!r}"
             )
-    return model
 
 
 def _convert(model, opset, names):
@@ -231,20 +231,17 @@ def _child(folder, opset, names, parts):
     # Keras loads what is not registered by these names alone.
     objects = {name: getattr(importlib.import_module(module), name) for module, name in parts}
     path = os.path.join(folder, "model.keras")
-    model = keras.saving.load_model(
-        path,
-        custom_objects=objects,
-        compile=False,
-        safe_mode=False,  # it is our own file
-    )
+    options = {"compile": False, "safe_mode": False}  # it is our own file
+    model = keras.saving.load_model(path, custom_objects=objects, **options)
     with open(os.path.join(folder, "model.onnx"), "wb") as file:
         file.write(_convert(model, opset, names))
 
 
 def _parts(model):
     """Module and name of the classes and functions of a model that are not Keras's own."""
-    used = {type(layer) for layer in model._flatten_layers()}  # see `_checked`
-    names = _strings(keras.saving.serialize_keras_object(model))
+    used = {type(layer) for layer in model._flatten_layers()}  # see `_check_precision`
+    values = keras.tree.flatten(keras.saving.serialize_keras_object(model))
+    names = {value for value in values if isinstance(value, str)}
     used.update(filter(None, map(keras.saving.get_registered_object, names)))
     used = [thing for thing in used if not thing.__module__.startswith("keras.")]
     for thing in used:
@@ -256,34 +253,6 @@ def _parts(model):
                 f"(KERAS_BACKEND=tensorflow). Received: {thing.__qualname__} of {module.__name__}"
             )
     return sorted({(thing.__module__, thing.__name__) for thing in used})
-
-
-def _strings(config):
-    if isinstance(config, str):
-        yield config
-    elif isinstance(config, (dict, list, tuple)):
-        for value in config.values() if isinstance(config, dict) else config:
-            yield from _strings(value)
-
-
-def _random_examples(model):
-    rng = np.random.default_rng(0)
-    for batch, sizes in ((1, (96, 96)), (3, (113, 89))):
-        arrays = []
-        for tensor in model.inputs:
-            is_volume = tensor.shape[1:].count(None) > 2
-            open_sizes = iter((32, 32, 32) if is_volume else sizes)
-            shape = [next(open_sizes) if n is None else n for n in tensor.shape[1:]]
-            arrays.append(_random(rng, (tensor.shape[0] or batch, *shape), tensor.dtype))
-        yield keras.tree.pack_sequence_as(model.input, arrays)
-
-
-def _random(rng, shape, dtype):
-    if dtype == "uint8":  # pixels
-        return rng.integers(0, 256, shape, dtype)
-    if "float" not in dtype:  # which may be indices, of however few things
-        return rng.integers(0, 2, shape).astype(dtype)
-    return rng.normal(size=shape).astype(dtype)
 
 
 def _compare(session, example, expected):
@@ -304,13 +273,11 @@ def _compare(session, example, expected):
 
 def _write(path, content):
     """Writes a file whole, or leaves what there is."""
-    folder, name = os.path.split(os.fspath(path))
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+    half_written = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "xb") as file:
+        with open(half_written, "wb") as file:
             file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
+        os.replace(half_written, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # as it is, once it has replaced the other
+            os.remove(half_written)

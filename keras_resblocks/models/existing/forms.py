@@ -1,6 +1,8 @@
 """From a pattern to the block that computes the same, compared layer by layer."""
 
 import contextlib
+import functools
+import itertools
 
 import keras
 import numpy as np
@@ -11,8 +13,12 @@ from keras_resblocks.layers.residual import Block
 from keras_resblocks.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut
 from keras_resblocks.layers.steps import times
 from keras_resblocks.layers.templates import INHERIT
-from keras_resblocks.models.existing.patterns import Pattern, Plain, Split, Unit, example
+from keras_resblocks.models.existing.patterns import Part, Pattern, Split, example
 from keras_resblocks.validation import exceeds_one
+
+_KINDS = ("initializer", "regularizer", "constraint")
+_BIAS_OPTIONS = [f"bias_{kind}" for kind in _KINDS]
+_KERNEL_OPTIONS = [f"kernel_{kind}" for kind in _KINDS]
 
 
 def block_of(pattern: Pattern, name: str) -> tuple[Block, list] | None:
@@ -20,44 +26,51 @@ def block_of(pattern: Pattern, name: str) -> tuple[Block, list] | None:
 
     None if there is no such block: each of its layers must equal the one in its place.
     """
-    units = [part for part in _leaves(pattern.residual) if isinstance(part, Unit)]
+    units = [part for part in _leaves(pattern.residual) if not part.plain]
     layers = [layer for layer in pattern.layers if isinstance(layer, keras.layers.Layer)]
     if (
         not units
         or any(unit.conv is None for unit in units)
+        or any(isinstance(part, Split) for part in pattern.shortcut or ())
         or any(layer.activity_regularizer is not None for layer in layers)
         or len({layer.dtype_policy.name for layer in layers}) > 1
     ):
         return None
-    for block_class, options in _forms(pattern):
-        with contextlib.suppress(ValueError):  # where there is no block with these options
-            block = block_class(**options, **_options(pattern, units), name=name)
-            block.build(pattern.input_shape)
-            if (pairs := _pairs(block, pattern)) is not None:
-                return block, pairs
+    with contextlib.suppress(ValueError):  # where a layer cannot be an option
+        for block_class, options in _candidates(pattern, units):
+            with contextlib.suppress(ValueError):  # where there is no block with these options
+                block = block_class(**options, name=name)
+                block.build(pattern.input_shape)
+                if (pairs := _pairs(block, pattern)) is not None:
+                    return block, pairs
     return None
 
 
-# Options
+# What a block may be
+
+
+def _candidates(pattern, units):
+    """Classes of blocks and options; what is hard to tell from the pattern is tried out."""
+    options = _options(pattern, units)
+    paddings = ({"padding": padding} for padding in ("symmetric", "same", "valid"))
+    policies = ({"shortcut": policy} for policy in _policies(pattern, units[0].conv))
+    for (block_class, own), padding, shortcut in itertools.product(
+        _forms(pattern), paddings, policies
+    ):
+        yield block_class, {**options, **own, **padding, **shortcut}
 
 
 def _forms(pattern):
-    """What a pattern may be: classes of blocks, with the options that are their own."""
+    """Classes of blocks, with the options that are their own."""
     parts, scale = pattern.residual, {"residual_scale": pattern.scale}
-    convs = [part.conv for part in parts if isinstance(part, Unit)]
-    size = _simple(convs[len(convs) // 2].kernel_size) if convs else None
-    if len(convs) == len(parts) == 2 and pattern.scale == 1.0:
-        yield ResidualBlock, {"filters": convs[1].filters, "kernel_size": size}
-    if len(convs) == len(parts) == 3 and pattern.scale == 1.0:
-        yield (
-            BottleneckBlock,
-            {
-                "filters": convs[1].filters,
-                "kernel_size": size,
-                "expansion": convs[2].filters // convs[1].filters,
-                "stride_in_1x1": exceeds_one(convs[0].strides),
-            },
-        )
+    convs = [part.conv for part in parts if getattr(part, "conv", None)]
+    if pattern.scale == 1.0 and len(convs) == len(parts) in (2, 3):
+        options = {"filters": convs[1].filters, "kernel_size": _simple(convs[1].kernel_size)}
+        if len(convs) == 2:
+            yield ResidualBlock, options
+        else:
+            options["expansion"] = convs[2].filters // convs[1].filters
+            yield BottleneckBlock, {**options, "stride_in_1x1": exceeds_one(convs[0].strides)}
     if isinstance(parts[0], Split) and len(parts) <= 2:
         filters = convs[0].filters if convs else None
         yield InceptionBlock, {"branches": _step(parts[0]), "filters": filters, **scale}
@@ -68,14 +81,29 @@ def _forms(pattern):
 def _step(part):
     if isinstance(part, Split):
         return [list(map(_step, branch)) for branch in part.branches]
-    if isinstance(part, Plain):
-        return "max_pool" if "Max" in type(part.nodes[-1].layer).__name__ else "avg_pool"
+    if part.plain:
+        return "max_pool" if "Max" in type(part.plain[-1].layer).__name__ else "avg_pool"
     size = _simple(part.conv.kernel_size)
     return part.conv.filters if size == 1 else (part.conv.filters, size)
 
 
+def _policies(pattern, conv):
+    """Shortcuts, those that inherit from the block first."""
+    if not pattern.shortcut:
+        return [None if pattern.shortcut is None else "identity"]
+    last = pattern.shortcut[-1]
+    if last.plain:
+        return [ProjectionShortcut("channels"), "zero_pad"]
+    if last.conv is None:
+        return [_template(last.act, conv)]
+    own = {"use_bias": last.conv.use_bias, "normalization": _template(last.norm, conv)}
+    kinds = [ProjectionShortcut, functools.partial(ProjectionShortcut, "always")]
+    kinds = [AvgPoolShortcut] if len(pattern.shortcut) > 1 else kinds
+    return [kind(**options) for options in ({}, own) for kind in kinds]
+
+
 def _options(pattern, units):
-    """The options that all blocks have."""
+    """The options that all blocks have, but for padding and shortcut."""
     entry = [unit.act for unit in pattern.entry]
     conv = next((unit.conv for unit in units if unit.conv.use_bias), units[0].conv)
     spatial = next((u.conv for u in units if exceeds_one(u.conv.kernel_size)), conv)
@@ -83,54 +111,21 @@ def _options(pattern, units):
     act = _first([*(unit.act for unit in units), *entry[-1:]])
     exit_act = _first([unit.act for unit in pattern.exit])
     inherited_act = act if pattern.shortcut is not None and not entry else None
+    is_inherited = _form(exit_act, conv) == _form(inherited_act, conv)
     follows_norm = all(unit.conv.use_bias == (unit.norm is None) for unit in units)
-    use_bias = None if follows_norm else units[0].conv.use_bias
     return {
         "strides": _simple(_strides(pattern.residual)),
-        "shortcut": _policy(pattern, use_bias, norm, conv),
-        "padding": _padding(pattern.residual),
         "groups": spatial.groups,
         "dilation_rate": _simple(spatial.dilation_rate),
         "preactivation": bool(entry),
         "activation": _template(act, conv),
-        "exit_activation": _unless_inherited(exit_act, inherited_act, conv),
+        "exit_activation": INHERIT if is_inherited else _template(exit_act, conv),
         "normalization": _template(norm, conv),
-        "use_bias": use_bias,
+        "use_bias": None if follows_norm else units[0].conv.use_bias,
         "data_format": conv.data_format,
         "dtype": conv.dtype_policy.name,
         **{name: getattr(conv, name) for name in (*_KERNEL_OPTIONS, *_BIAS_OPTIONS)},
     }
-
-
-_KERNEL_OPTIONS = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
-_BIAS_OPTIONS = ("bias_initializer", "bias_regularizer", "bias_constraint")
-
-
-def _policy(pattern, use_bias, norm, conv):
-    """The `shortcut` of a block that has `use_bias` and the normalization `norm`."""
-    if not pattern.shortcut:
-        return None if pattern.shortcut is None else "identity"
-    last, channels = pattern.shortcut[-1], _channel_axis(conv)
-    keeps_channels = pattern.input_shape[channels] == pattern.output_shape[channels]
-    if isinstance(last, Plain):
-        return ProjectionShortcut("channels") if keeps_channels else "zero_pad"
-    if last.conv is None:
-        return _template(last.act, conv)
-    inherited_norm = None if pattern.entry else norm
-    inherited_bias = last.norm is None if use_bias is None else use_bias
-    options = {
-        "use_bias": INHERIT if last.conv.use_bias == inherited_bias else last.conv.use_bias,
-        "normalization": _unless_inherited(last.norm, inherited_norm, conv),
-    }
-    if len(pattern.shortcut) > 1:
-        return AvgPoolShortcut(**options)
-    keeps_shape = keeps_channels and not exceeds_one(_strides(pattern.residual))
-    return ProjectionShortcut("always" if keeps_shape else "shape", **options)
-
-
-def _unless_inherited(layer, inherited, conv):
-    is_inherited = _form(layer, conv) == _form(inherited, conv)
-    return INHERIT if is_inherited else _template(layer, conv)
 
 
 def _template(layer, conv):
@@ -150,26 +145,10 @@ def _strides(parts):
     for part in parts:
         if isinstance(part, Split):
             strides = times(strides, _strides(part.branches[0]))
-        for layer in _windows(part):
-            strides = times(strides, layer.strides)
+            continue
+        for layer in (part.conv, *(node.layer for node in part.plain)):
+            strides = times(strides, getattr(layer, "strides", 1))
     return strides
-
-
-def _padding(parts):
-    """The padding of the first window where it makes a difference."""
-    for part in _leaves(parts):
-        for layer in _windows(part):
-            size = getattr(layer, "kernel_size", getattr(layer, "pool_size", 1))
-            steps = times(layer.strides, getattr(layer, "dilation_rate", 1))
-            if exceeds_one(size) and exceeds_one(steps):
-                return "symmetric" if getattr(part, "pad", None) else layer.padding
-    return "symmetric"
-
-
-def _windows(part):
-    """The convolutions and poolings of a part that is no split."""
-    layers = [node.layer for node in getattr(part, "nodes", ())] + [getattr(part, "conv", None)]
-    return [layer for layer in layers if hasattr(layer, "strides")]
 
 
 def _simple(size):
@@ -204,7 +183,7 @@ def _pairs(block, pattern):
     shortcut = pattern.shortcut or ()
     theirs = [*pattern.entry, *_leaves(pattern.residual), *shortcut, *pattern.exit]
     ours = list(map(_part, block.sublayers()))
-    conv = next(part.conv for part in theirs if getattr(part, "conv", None))
+    conv = next(part.conv for part in theirs if part.conv)
     splits = [x for x in pattern.layers if type(x).__name__ == "Concatenate"]
     if (
         len(ours) != len(theirs)
@@ -216,23 +195,23 @@ def _pairs(block, pattern):
         (getattr(part, name), getattr(twin, name))
         for part, twin in zip(theirs, ours)
         for name in ("conv", "norm", "act")
-        if isinstance(getattr(part, name, None), keras.layers.Layer) and getattr(twin, name)
+        if isinstance(getattr(part, name), keras.layers.Layer) and getattr(twin, name)
     ]
 
 
 def _part(layer):
     if isinstance(layer, ConvUnit):
-        return Unit(**{sublayer.name: sublayer for sublayer in layer.sublayers()})
+        return Part(**{sublayer.name: sublayer for sublayer in layer.sublayers()})
     is_plain = isinstance(layer, (Pooling, Subsampling))
-    return Plain([layer]) if is_plain else Unit(act=layer)
+    return Part(plain=[layer]) if is_plain else Part(act=layer)
 
 
 def _agree(part, twin, conv):
     """Whether a part of a pattern and one of a block compute the same."""
-    if type(part) is not type(twin):
+    if part.plain and twin.plain:
+        return all(_agree_at(size, part.plain, twin.plain[0]) for size in (15, 16))
+    if part.plain or twin.plain:
         return False
-    if isinstance(part, Plain):
-        return all(_agree_at(size, part.nodes, twin.nodes[0]) for size in (15, 16))
     return _conv_form(part) == _conv_form(twin) and all(
         _form(getattr(part, name), conv) == _form(getattr(twin, name), conv)
         for name in ("norm", "act")

@@ -4,28 +4,23 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
-from keras_resblocks.models.graphs import Calls, tensor_configs
+from keras_resblocks.layers.units import rank_layer
+from keras_resblocks.models.graphs import Calls, tensors
 
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A layer or an operation that is called once.
-
-    Attributes:
-        layer: the layer or operation.
-        arguments: of the call, `(args, kwargs)`, with Keras tensors.
-        inputs: for each tensor what computes it (layer, call, index) and its shape.
-    """
+    """A layer or an operation that is called once."""
 
     layer: Any
-    arguments: Any
-    inputs: tuple[tuple[tuple, tuple], ...]
+    arguments: Any  # of the call, `(args, kwargs)`, with Keras tensors
+    inputs: tuple  # for each tensor what computes it (layer, call, index), and its shape
 
     def run(self, *values):
         """The output for these values of the inputs."""
@@ -64,8 +59,8 @@ class Node:
         return "x" if _takes_training(layer) else "a" if keeps_shape else "p"
 
 
-_CONVS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-_PADS = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
+_CONVS = [rank_layer("Conv", rank) for rank in (1, 2, 3)]
+_PADS = [rank_layer("ZeroPadding", rank) for rank in (1, 2, 3)]
 
 
 def _takes_training(layer):
@@ -83,28 +78,21 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
+class Part:
     """Layers that belong together, or a single one as `act`; an activation may be a function."""
 
     pad: Any = None
     conv: Any = None
     norm: Any = None
     act: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Plain:
-    """Nodes without weights, one after another: a pooling, a padding, a subsampling."""
-
-    nodes: list
+    plain: Sequence = ()  # nodes without weights: a pooling, a padding, a subsampling
 
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-    """What leads from a tensor to a sum or a concatenation, as `Unit`s, `Plain`s and `Split`s."""
+    """What leads from a tensor to a sum or a concatenation, as `Part`s and `Split`s."""
 
     input_shape: tuple
-    output_shape: tuple
     entry: list  # a normalization and an activation, or less
     activated: bool  # whether the shortcut reads what the entry computes
     residual: list
@@ -115,18 +103,12 @@ class Pattern:
 
 
 class Graph:
-    """The calls of a functional model that can be part of a pattern.
-
-    Args:
-        model: the functional model.
-        calls: its calls.
-        shared: the layers that are called in more than one place.
-    """
+    """The calls of a functional model that can be part of a pattern, those of `shared` left out."""
 
     def __init__(self, model: keras.Model, calls: Calls, shared: set) -> None:
         nodes = ((op, _node(op, calls.nodes[op.name])) for op in model.operations)
         self.nodes = {op.name: node for op, node in nodes if node and op not in shared}
-        self.uses = calls.uses
+        self.users = calls.users
 
     def patterns(self) -> Iterator[Pattern]:
         """What may be blocks, from the output on; those that are can be removed meanwhile."""
@@ -158,12 +140,9 @@ class Graph:
             yield _pattern(merge, start, entry, residual, scale, shortcut, [], activated=True)
 
     def _chain(self, tensor, uses=1):
-        """What leads to a tensor from one that is used elsewhere too, and that one.
-
-        `uses` is how often the tensor is used in the pattern.
-        """
+        """What leads to a tensor, used so often in the pattern, from one that is used elsewhere."""
         elements = []
-        while (node := self.nodes.get(tensor[0][0])) and self.uses[node.layer.name] == uses:
+        while (node := self.nodes.get(tensor[0][0])) and len(self.users[tensor[0][0]]) == uses:
             element, starts = node, node.inputs
             if node.is_concatenation():
                 branches, starts = zip(*map(self._chain, node.inputs))
@@ -176,14 +155,14 @@ class Graph:
 
     def _exit(self, merge):
         """The activation that is all that follows a node, in a list."""
-        name = merge.layer.name
-        followers = [n for n in self.nodes.values() if n.inputs[0][0][0] == name]
-        return followers if self.uses[name] == 1 and _kinds(followers) == "a" else []
+        users = self.users[merge.layer.name]
+        followers = [self.nodes[name] for name in users if name in self.nodes]
+        return followers if len(users) == 1 and _kinds(followers) == "a" else []
 
 
 def _node(operation, calls):
     """The `Node` of an operation; None if it is not called once, on tensors, without options."""
-    inputs = tuple((tuple(x["keras_history"]), tuple(x["shape"])) for x in tensor_configs(calls))
+    inputs = tuple(tensors(calls))
     if len(calls) != 1 or not inputs:
         return None
     arguments = keras.saving.deserialize_keras_object([calls[0]["args"], calls[0]["kwargs"]])
@@ -237,13 +216,12 @@ def _pattern(merge, start, entry, residual, scale, shortcut, exits, activated=Fa
         residual, scale = residual[:-1], scale * factor[0]
     return Pattern(
         input_shape=start[1],
-        output_shape=merge.inputs[0][1],
-        entry=[Unit(act=_activation(node)) for node in entry],
+        entry=[Part(act=_activation(node)) for node in entry],
         activated=activated,
         residual=_parts(residual),
         scale=scale,
         shortcut=None if shortcut is None else _parts(shortcut),
-        exit=[Unit(act=_activation(node)) for node in exits],
+        exit=[Part(act=_activation(node)) for node in exits],
         layers=[node.layer for node in nodes],
     )
 
@@ -262,30 +240,28 @@ def _parts(elements):
         elif match["split"]:
             parts.append(Split(group[0].node, list(map(_parts, group[0].branches))))
         else:
-            parts.append(Plain(group) if match["plain"] else Unit(act=group[0].layer))
+            parts.append(Part(plain=group) if match["plain"] else Part(act=group[0].layer))
     return parts
 
 
 def _unit(layers):
     conv = layers["conv"]
     if conv.activation is keras.activations.linear:
-        return Unit(**layers)
+        return Part(**layers)
     if "norm" in layers or "act" in layers:
-        return Unit(act=conv)  # which no block has: something follows the activation
-    return Unit(**layers, act=conv.activation)
+        return Part(act=conv)  # which no block has: something follows the activation
+    return Part(**layers, act=conv.activation)
 
 
 def _activation(node):
     """The layer of a node, or for an operation the function in `keras.activations`."""
-    name = type(node.layer).__name__.lower()
-    if not isinstance(node.layer, keras.layers.Layer):
-        for key, function in vars(keras.activations).items():
-            if key.replace("_", "") == name:
-                values = example(node.inputs[0][1])
-                actual, expected = map(
-                    keras.ops.convert_to_numpy, (function(values), node.run(values))
-                )
-                return function if np.allclose(actual, expected) else node.layer
+    if isinstance(node.layer, keras.layers.Layer):
+        return node.layer
+    name, values = type(node.layer).__name__.lower(), example(node.inputs[0][1])
+    for key, function in vars(keras.activations).items():
+        if key.replace("_", "") == name:
+            results = map(keras.ops.convert_to_numpy, (function(values), node.run(values)))
+            return function if np.allclose(*results) else node.layer
     return node.layer
 
 

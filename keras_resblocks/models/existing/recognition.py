@@ -7,16 +7,9 @@ import re
 import keras
 import numpy as np
 
+from keras_resblocks.models import graphs
 from keras_resblocks.models.existing.forms import block_of
 from keras_resblocks.models.existing.patterns import Graph
-from keras_resblocks.models.graphs import (
-    Calls,
-    check_graph,
-    cloned,
-    copy_values,
-    functional,
-    is_graph,
-)
 
 
 def from_keras(model: keras.Model) -> keras.Model:
@@ -25,26 +18,24 @@ def from_keras(model: keras.Model) -> keras.Model:
     Recognized are, in nested models too:
 
     - convolutions that meet a shortcut in a sum: `ResidualBlock` (two convolutions),
-      `BottleneckBlock` (1x1, spatial, 1x1) or, for any other chain, an `InceptionBlock` of one
-      branch. Post- and pre-activation, any activation and normalization, and the shortcuts of
-      `keras_resblocks.shortcuts`;
+      `BottleneckBlock` (1x1, spatial, 1x1) or else an `InceptionBlock` of one branch; post- and
+      pre-activation, with the shortcuts of `keras_resblocks.shortcuts`;
     - branches on one tensor that meet in a `Concatenate`: `InceptionBlock`, also with a 1x1
       convolution, a scale and a sum behind it.
 
-    All else stays the layer that it is: also a pattern with something that a block cannot do,
-    such as a dropout, a tensor inside that is used elsewhere, or activations, epsilons or
-    regularizers that are not the same throughout. A block's initializers are those of its first
-    convolution.
+    All else stays the layer that it is, as where a block cannot do it: a dropout inside, a tensor
+    that is used elsewhere too, activations, epsilons or regularizers that differ.
 
-    A block is named by what the names of its convolutions have in common (`conv2_block1`), else
-    after its last layer. Weights are copied, and what is frozen stays so.
+    A block has the initializers of its first convolution, and what the names of its convolutions
+    have in common (`conv2_block1`), else the name of its last layer. Weights are copied, and what
+    is frozen stays so.
 
     Args:
         model: a functional or `Sequential` model; it is left as it is.
 
     Returns:
-        A functional `keras.Model` of new layers, not compiled, that can be saved. Its outputs
-        have been compared with those of `model`, on random inputs in inference.
+        A functional `keras.Model` of new layers, not compiled. Its outputs have been compared
+        with those of `model`, on random inputs in inference.
 
     Raises:
         ValueError: if `model` is not a graph of layers, if nothing in it is recognized, or if
@@ -60,7 +51,7 @@ def from_keras(model: keras.Model) -> keras.Model:
         >>> from_keras(keras.Model(inputs, outputs)).get_layer("a")
         <ResidualBlock name=a, built=True>
     """
-    check_graph(model)
+    graphs.check_graph(model)
     recognition = _Recognition(model)
     recognized = recognition.clone(model)
     if not recognition.found:
@@ -92,9 +83,10 @@ class _Recognition:
 
     def clone(self, layer):
         if layer not in self._clones:
-            clone = self._clone_graph(layer) if is_graph(layer) else _clone_layer(layer)
+            is_model = graphs.is_graph(layer)
+            clone = self._clone_graph(layer) if is_model else graphs.remade(layer)
             if isinstance(layer, keras.layers.Layer):  # and not a plain operation
-                self._copied += [] if is_graph(layer) else [(layer, clone)]
+                self._copied += [] if is_model else [(layer, clone)]
                 self._trainable.append((layer.trainable, clone))
             self._clones[layer] = clone
         return self._clones[layer]
@@ -105,38 +97,20 @@ class _Recognition:
                 clone.trainable = is_trainable
         for layer, clone in self._copied:
             # With the state of random generators, as layers may always be in training.
-            copy_values(clone, zip(layer.variables, clone.variables, strict=True))
+            graphs.copy_values(clone, zip(layer.variables, clone.variables, strict=True))
 
     def _clone_graph(self, model):
-        blocks, absorbed = self._blocks(model)
-        made = set(blocks.values())
-
-        def clone(layer):
-            # What is inside a block is not called; it is here for its name.
-            return blocks.get(layer.name, layer) if layer.name in absorbed else self.clone(layer)
-
-        def call(layer, *args, **kwargs):
-            if layer not in made and layer.name not in absorbed:
-                return layer(*args, **kwargs)
-            tensors = keras.tree.flatten((args, kwargs))
-            tensor = next(x for x in tensors if isinstance(x, keras.KerasTensor))
-            return layer(tensor) if layer in made else tensor
-
-        return cloned(functional(model), clone, call)
-
-    def _blocks(self, model):
-        """The blocks in a graph by the layer that they stand for, and the names inside them."""
         names = set(self._calls[model].nodes)
-        graph = Graph(functional(model), self._calls[model], self._shared)
-        blocks, absorbed = {}, set()
+        graph = Graph(graphs.functional(model), self._calls[model], self._shared)
+        places = {}  # the layers inside blocks; the last one has the block in its place
         for pattern in graph.patterns():
-            inside = {layer.name for layer in pattern.layers}
-            found = block_of(pattern, _name(pattern.layers, names - inside))
+            others = names - {layer.name for layer in pattern.layers}
+            found = block_of(pattern, _name(pattern.layers, others))
             if found is not None:
                 graph.remove(pattern)
-                absorbed |= inside
-                blocks[pattern.layers[-1].name] = self._add(*found)
-        return blocks, absorbed
+                places.update(dict.fromkeys(pattern.layers))
+                places[pattern.layers[-1]] = self._add(*found)
+        return graphs.cloned(graphs.functional(model), self.clone, places=places)
 
     def _add(self, block, pairs):
         self.found = True
@@ -148,9 +122,9 @@ class _Recognition:
 
 def _calls_of_graphs(model):
     """Pairs of a graph and its `Calls`, for the model and those nested in it."""
-    calls = Calls(functional(model))
+    calls = graphs.Calls(graphs.functional(model))
     yield model, calls
-    for layer in filter(is_graph, calls.layers.values()):
+    for layer in filter(graphs.is_graph, calls.layers.values()):
         yield from _calls_of_graphs(layer)
 
 
@@ -165,19 +139,12 @@ def _name(layers, others):
     return prefix if prefix and is_own else layers[-1].name
 
 
-def _clone_layer(layer):
-    config = layer.get_config()
-    if isinstance(layer, keras.layers.Lambda):  # which Keras does not make from a config
-        return type(layer)(**{**config, "function": layer.function})
-    return type(layer).from_config(config)
-
-
 def _compare(model, recognized, tolerance):
     """Raises a `ValueError` if the outputs of two models differ."""
-    model = functional(model)
+    model = graphs.functional(model)
     is_open = any(None in x.shape[1:] for x in model.inputs)
     for size in (96, 128) if is_open else (1,):
-        inputs = keras.tree.map_structure(lambda x, size=size: _random(x, size), model.input)
+        inputs = graphs.random_inputs(model, 2, (size,))
         with keras.StatelessScope():  # layers that are always in training change no statistics
             pairs = zip(
                 *(keras.tree.flatten(x(inputs, training=False)) for x in (model, recognized))
@@ -190,11 +157,3 @@ def _compare(model, recognized, tolerance):
                     "`model` must have the same outputs as the network recognized in it, which "
                     f"differ by {difference:.1e} of the largest. Received: model={model!r}"
                 )
-
-
-def _random(tensor, size):
-    """Values for an input; `size` is for what is open, a third of it for volumes."""
-    size = size // 3 if len(tensor.shape) > 4 else size
-    shape = [n or (size if axis else 2) for axis, n in enumerate(tensor.shape)]
-    values = np.random.default_rng(size).normal(size=shape)
-    return (values if "float" in tensor.dtype else values > 0).astype(tensor.dtype)
