@@ -8,17 +8,7 @@ import tempfile
 
 
 def start(chosen=None):
-    """Imports the package.
-
-    Args:
-        chosen: name of the backend; None for Keras's own choice.
-
-    Returns:
-        The name of the backend.
-
-    Raises:
-        ValueError: if it is not installed, or another one is running already.
-    """
+    """Imports the package on the chosen backend, or Keras's own choice; the backend's name."""
     if chosen and importlib.util.find_spec(chosen) is None:
         raise ValueError(f"`--backend` must be installed. Received: {chosen}")
     if "keras" not in sys.modules:

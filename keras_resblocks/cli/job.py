@@ -5,7 +5,6 @@ project (`search`) or the weights of a study, and in the end the report (`report
 model (`best.keras`), which takes pictures and knows the names of the classes.
 """
 
-import contextlib
 import importlib.util
 import os
 import shlex
@@ -13,38 +12,26 @@ import shutil
 import signal
 import sys
 import textwrap
-import threading
 
 import keras
 import numpy as np
 
-from keras_resblocks import json_files, tuner
+from keras_resblocks import json_files
 from keras_resblocks.cli import backend, data, report
 from keras_resblocks.cli.engines import ENGINES
-from keras_resblocks.cli.options import (
-    ARGUMENTS_FILE,
-    BATCH_SIZE,
-    DATA_FILE,
-    EPOCHS,
-    PROJECT,
-    STUDY_FILE,
-)
+from keras_resblocks.cli.options import ARGUMENTS_FILE, BATCH_SIZE, DATA_FILE, EPOCHS
 from keras_resblocks.cli.space import HYPERMODELS, space_of
 from keras_resblocks.training.pictures import from_pictures
 from keras_resblocks.transforms import export_onnx
 from keras_resblocks.tuner.hyperparameters import parameters_of
 
 UNEQUAL = 1.5  # times as many images of a class as of another
-PACKAGES = ("PIL", "jinja2", "optuna", "plotly", "sklearn")
-ONNX_PACKAGES = ("onnx", "onnxruntime", "tensorflow", "tf2onnx")
-
-
-_interrupted = threading.Event()
-
-
-def _interrupt(number, frame):
-    _interrupted.set()
-    raise KeyboardInterrupt
+# What is needed, by extra.
+PACKAGES = {
+    "cli": ("PIL", "jinja2", "optuna", "plotly", "sklearn"),
+    "ray": ("ray",),
+    "onnx": ("onnx", "onnxruntime", "tensorflow", "tf2onnx"),
+}
 
 
 class _Interrupter(keras.callbacks.Callback):
@@ -52,22 +39,16 @@ class _Interrupter(keras.callbacks.Callback):
     has one, is printed and no more.
     """
 
+    interrupted = False  # of the class, as trials get copies
+
+    @classmethod
+    def interrupt(cls, number, frame):
+        cls.interrupted = True
+        raise KeyboardInterrupt
+
     def on_epoch_begin(self, epoch, logs=None):  # the last epoch is on disk
-        if _interrupted.is_set():
+        if self.interrupted:
             raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _interruptible():
-    """A Ctrl-C ends what is within, soon if not at once."""
-    before = signal.getsignal(signal.SIGINT)
-    if before != signal.SIG_IGN:  # as in the background
-        signal.signal(signal.SIGINT, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        _interrupted.clear()
 
 
 class Job:
@@ -78,16 +59,18 @@ class Job:
         options: as `options_of` and `read_options` return them; what is left to the data is set.
         known: the record of the data that the search began with.
 
-    Raises:
-        ValueError: if there is no such data, it has changed, or for no such search space.
+    Raises a `ValueError` if there is no such data, it has changed, or for no such search space.
     """
 
     def __init__(self, folder, options, known=None):
         self.folder = folder
         self.options = options
         # To say so before the search, and not after.
-        _require("A search", "cli", (*PACKAGES, *ENGINES[options.engine].needs))
-        _require("`--onnx`", "onnx", ONNX_PACKAGES if options.onnx else ())
+        _require("A search", "cli")
+        if options.engine == "ray":
+            _require("`--engine ray`", "ray")
+        if options.onnx:
+            _require("`--onnx`", "onnx")
         self.data = data.load(
             options.data,
             size=options.size,
@@ -107,35 +90,27 @@ class Job:
             raise ValueError(
                 f"`--class-weights` is for classification. Received: data for {self.data.task}"
             )
+        self.epochs = options.epochs or EPOCHS
         self.hypermodel = HYPERMODELS[options.network](
             self.data.x.shape[1:], self.data.outputs, task=self.data.task, **space_of(options)
         )
 
-    def begin(self, overwrite=False):
-        """Searches in a folder that has no search yet; the exit status."""
-        if overwrite:
-            for path in (PROJECT, "report"):
-                shutil.rmtree(self.folder / path, ignore_errors=True)
-            for name in (ARGUMENTS_FILE, DATA_FILE, STUDY_FILE):
-                (self.folder / name).unlink(missing_ok=True)
-        return self.run()
-
     def run(self):
         """Searches, or goes on, and uses what was found; the exit status."""
+        before = signal.getsignal(signal.SIGINT)
+        if before != signal.SIG_IGN:  # as in the background
+            signal.signal(signal.SIGINT, _Interrupter.interrupt)
         try:
-            with _interruptible():
-                return self._run()
+            return self._run()
         except KeyboardInterrupt:
             print(f"interrupted; to go on: {self._to_go_on()}", flush=True)
             return 128 + signal.SIGINT
-
-    @property
-    def epochs(self):
-        """The epochs of a trial."""
-        return self.options.epochs or EPOCHS
+        finally:
+            signal.signal(signal.SIGINT, before)
+            _Interrupter.interrupted = False
 
     def _run(self):
-        engine = ENGINES[self.options.engine](self)  # first what may find a mistake in the options
+        search = ENGINES[self.options.engine](self)  # first what may find a mistake in the options
         self.folder.mkdir(parents=True, exist_ok=True)
         json_files.write(self.folder / DATA_FILE, self.data.record)
         json_files.write(self.folder / ARGUMENTS_FILE, vars(self.options))
@@ -144,11 +119,8 @@ class Job:
             width = shutil.get_terminal_size().columns
             print(textwrap.fill(line, width, subsequent_indent="  "))
         print(f"to go on: {self._to_go_on()}", flush=True)  # in one piece, to be copied
-        source = engine.search(*self._training_data(), **self._fit_arguments(self.epochs))
-        objective = self.hypermodel.objective.name
-        found = tuner.report(source, self.folder / "report", objective=objective)
-        report.print_table(found)
-        print(f"report: {found.paths['report.html']}")
+        source = search(**self._fit_arguments(self.epochs))
+        found = report.write(source, self.folder / "report", self.hypermodel.objective.name)
         if found.best is None:
             raise ValueError("No trial of this search was completed; the report says why")
         self._save_and_test(self._best_model(found.best))
@@ -163,7 +135,7 @@ class Job:
         keras.utils.set_random_seed(self.options.seed)
         model = self.hypermodel.build(hp)
         arguments = self._fit_arguments(self.options.retrain or self.epochs)
-        self.hypermodel.fit(hp, model, *self._training_data(), verbose=0, **arguments)
+        self.hypermodel.fit(hp, model, verbose=0, **arguments)
         return model
 
     def _save_and_test(self, best):
@@ -194,18 +166,18 @@ class Job:
             return x, y
         return data.Batches(x, y, self.options.batch_size or BATCH_SIZE, seed), None
 
-    def _training_data(self):
-        return self._batched(self.data.x, self.data.y, self.options.seed)
-
     def _fit_arguments(self, epochs):
-        batch_size = None if self.options.batch_sizes else self.options.batch_size or BATCH_SIZE
-        x, y = self._batched(self.data.x_val, self.data.y_val)
+        x, y = self._batched(self.data.x, self.data.y, self.options.seed)
+        validation = self._batched(self.data.x_val, self.data.y_val)
         arguments = {
-            "validation_data": x if y is None else (x, y),
+            "x": x,
+            "y": y,
+            "validation_data": validation[0] if y is None else validation,
             "epochs": epochs,
             "callbacks": [_Interrupter()],
-            **({"batch_size": batch_size} if batch_size and y is not None else {}),
         }
+        if y is not None and not self.options.batch_sizes:
+            arguments["batch_size"] = self.options.batch_size or BATCH_SIZE
         if self.options.class_weights:
             counts = np.bincount(self.data.y)
             weights = len(self.data.y) / np.maximum(1, counts * np.count_nonzero(counts))
@@ -230,11 +202,7 @@ def _tested(found, predicted):
 
 
 def read_record(folder):
-    """The record of the data that the search in a folder began with; None if it has none.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
+    """The record of the data that the search in a folder began with; None if it has none."""
     path = folder / DATA_FILE
     if not path.exists():  # a search of 0.1.0
         print(f"note: {path} is missing: the data are split again", file=sys.stderr, flush=True)
@@ -248,7 +216,7 @@ def read_record(folder):
     return record
 
 
-def _require(what, extra, packages):
-    for name in packages:
+def _require(what, extra):
+    for name in PACKAGES[extra]:
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"{what} needs {name}: install keras-resblocks[{extra}]")

@@ -4,11 +4,14 @@ Nothing here imports Keras: a mistake is said at once.
 """
 
 import argparse
+import contextlib
+import math
 import os
 import pathlib
 import shlex
+import shutil
 
-from keras_resblocks import json_files, validation
+from keras_resblocks import json_files
 
 ARGUMENTS_FILE = "arguments.json"
 PROJECT = "search"
@@ -47,10 +50,8 @@ LISTS = {
 # The networks, with the lists that are theirs alone.
 NETWORKS = {"resnet": ("blocks", "expansions", "groups"), "inception": ("kinds",)}
 # Of the hypermodel, beside the lists.
-SETTINGS = (
-    *("max_params", "max_macs", "max_activation_memory"),
-    *("stages", "per_stage", "schedule_epochs"),
-)
+LIMITS = ("max_params", "max_macs", "max_activation_memory")
+SETTINGS = (*LIMITS, "stages", "per_stage", "schedule_epochs")
 # Of the command, not of the search.
 _PASSING = ("run", "parser", "out", "overwrite")
 
@@ -96,7 +97,10 @@ def add_arguments(parser):
     )
     for kind in ("cpus", "gpus"):
         tuning.add_argument(
-            f"--{kind}-per-trial", type=share, metavar="N", help="of ray; may be a fraction"
+            f"--{kind}-per-trial",
+            type=lambda text: positive(text, float),
+            metavar="N",
+            help="of ray; may be a fraction",
         )
 
     space = parser.add_argument_group(
@@ -105,15 +109,16 @@ def add_arguments(parser):
         "1e-4:1e-2:log.",
     )
     space.add_argument("--network", choices=NETWORKS, default="resnet")
-    for limit in ("params", "macs", "activation-memory"):
-        space.add_argument(f"--max-{limit}", type=positive, metavar="N")
+    for limit in LIMITS:
+        space.add_argument(f"--{limit.replace('_', '-')}", type=positive, metavar="N")
     space.add_argument("--mixed-precision", choices=("bfloat16", "float16"))
     space.add_argument("--stages", type=positive)
     space.add_argument("--per-stage", nargs="*", metavar="LIST", help="of depth and width")
     space.add_argument("--schedule-epochs", type=positive)
     for argument, known in LISTS.items():
-        option = f"--{argument.replace('_', '-')}"
-        space.add_argument(option, nargs="+", metavar="VALUE", help=known)
+        space.add_argument(
+            f"--{argument.replace('_', '-')}", nargs="+", metavar="VALUE", help=known
+        )
 
 
 def add_shared_arguments(parser):
@@ -131,30 +136,17 @@ def add_shared_arguments(parser):
     parser.add_argument("--onnx", action="store_true", help="write the best as best.onnx too")
 
 
-def positive(text):
-    """A positive integer, as argparse reads it."""
-    try:
-        return validation.positive_int("N", int(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be a positive integer. Received: {text!r}"
-        ) from None
-
-
-def share(text):
+def positive(text, kind=int):
     """A positive number, as argparse reads it."""
-    try:
-        return validation.positive_number("N", float(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a positive number. Received: {text!r}") from None
+    with contextlib.suppress(ValueError):
+        if 0 < kind(text) < math.inf:
+            return kind(text)
+    expected = "integer" if kind is int else "number"
+    raise argparse.ArgumentTypeError(f"must be a positive {expected}. Received: {text!r}")
 
 
 def options_of(args):
-    """The options of a search among the arguments of the command.
-
-    Raises:
-        ValueError: for those that do not go together.
-    """
+    """The options of a search among the arguments of the command."""
     options = _of_the_search(args)
     if args.out is None:
         stem = pathlib.Path(os.path.abspath(options.data)).name.removesuffix(".npz")
@@ -168,8 +160,8 @@ def options_of(args):
     if options.engine == "optuna":
         options.study = options.study or "search"
         options.storage = options.storage or f"sqlite:///{os.path.abspath(args.out)}/{STUDY_FILE}"
-    if options.storage and "://" not in options.storage:
-        options.storage = os.path.abspath(options.storage)
+        if "://" not in options.storage:
+            options.storage = os.path.abspath(options.storage)
     return options
 
 
@@ -206,24 +198,26 @@ def _check(options):
 
 
 def check_free(folder, overwrite, data):
-    """Checks that a folder has no search that would be lost, and is not among the data.
-
-    Raises:
-        ValueError: if so.
-    """
+    """Checks that a folder has no search that would be lost, and is not among the data."""
     if os.path.isdir(data) and pathlib.Path(data).resolve() in (folder / "x").resolve().parents:
         raise ValueError(f"`--out` must be outside of `DATA`. Received: {folder}")
-    has_search = is_search(folder) or any((folder / PROJECT).glob("trial_*"))
-    if has_search and not overwrite:
-        raise ValueError(
-            f"{folder} has a search in it{_of_data(folder)}. Go on with it: resume "
-            f"{shlex.quote(str(folder))}; or start over: --overwrite; or give another --out"
-        )
-
-
-def _of_data(folder):
+    if overwrite or not (is_search(folder) or any((folder / PROJECT).glob("trial_*"))):
+        return
     options = json_files.read(folder / ARGUMENTS_FILE)
-    return f" (of {options['data']})" if isinstance(options, dict) and "data" in options else ""
+    has_data = isinstance(options, dict) and "data" in options
+    of_data = f" (of {options['data']})" if has_data else ""
+    raise ValueError(
+        f"{folder} has a search in it{of_data}. Go on with it: resume "
+        f"{shlex.quote(str(folder))}; or start over: --overwrite; or give another --out"
+    )
+
+
+def forget(folder):
+    """Deletes the search in a folder, but for its best model."""
+    for name in (PROJECT, "report"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (ARGUMENTS_FILE, DATA_FILE, STUDY_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def is_search(folder):
@@ -232,11 +226,7 @@ def is_search(folder):
 
 
 def read_options(folder):
-    """The options of the search in a folder.
-
-    Raises:
-        ValueError: if they are not there, or damaged.
-    """
+    """The options of the search in a folder; an error if they are not there, or damaged."""
     path = folder / ARGUMENTS_FILE
     if not is_search(folder):
         raise ValueError(f"{folder} has no search of this command in it: {path} is missing")
@@ -254,11 +244,7 @@ def read_options(folder):
 
 
 def change_options(options, args):
-    """Changes the options of a search to what `resume` was given.
-
-    Raises:
-        ValueError: for what cannot be changed.
-    """
+    """Changes the options of a search to what `resume` was given."""
     if options.tuner == "hyperband" and args.epochs not in (None, options.epochs):
         raise ValueError("`--epochs` must stay as they were in a search of `--tuner hyperband`")
     for name in ("backend", "trials", "epochs", "retrain", "onnx"):

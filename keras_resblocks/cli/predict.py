@@ -21,11 +21,7 @@ def add_arguments(parser):
         "--csv", action="store_true", help="print all classes, as a table with commas"
     )
     parser.add_argument(
-        "--top",
-        type=options.positive,
-        default=3,
-        metavar="N",
-        help="likeliest classes (3)",
+        "--top", type=options.positive, default=3, metavar="N", help="likeliest classes (3)"
     )
 
 
@@ -39,9 +35,14 @@ def run(args):
         raise ValueError(f"`PICTURE` must hold pictures. Received: {args.pictures[0]}")
     model = _load(args.model)
     names = model.layers[-1].names
-    print_one = _csv_printer(names) if args.csv else _line_printer(names, args.top)
+    if args.csv and names:
+        _print_row(["picture", "prediction", *names])
     for path, values in _predictions(model, paths, problems):
-        print_one(path, values)
+        if args.csv:
+            prediction = [names[values.argmax()]] if names else []
+            _print_row([path, *prediction, *(f"{value:.6g}" for value in values)])
+        else:
+            print(f"{path}: {_likeliest(names, values, args.top)}", flush=True)
     for path, problem in problems.items():
         print(f"note: left out, {path}: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -78,34 +79,21 @@ def _predictions(model, paths, problems):
 
     for start in range(0, len(paths), _AT_ONCE):
         chunk = paths[start : start + _AT_ONCE]
-        images = dict(zip(chunk, batches.parallel(reader.attempt, chunk)))
-        problems |= {path: image for path, image in images.items() if isinstance(image, str)}
-        images = {path: image for path, image in images.items() if path not in problems}
+        images = {}
+        for path, image in zip(chunk, batches.parallel(reader.attempt, chunk)):
+            (problems if isinstance(image, str) else images)[path] = image
         if images:
             x = np.stack(list(images.values()))
             x = x / np.float32(levels) if dtype == "float32" else x
             yield from zip(images, model.predict(x, verbose=0))
 
 
-def _line_printer(names, top):
-    def print_line(path, values):
-        if names:
-            named = sorted(zip(values, names), key=lambda pair: -pair[0])[:top]
-            shown = [f"{name} {value:.4f}" for value, name in named]
-        else:
-            shown = [f"{value:.6g}" for value in values]
-        print(f"{path}: {', '.join(shown)}", flush=True)
-
-    return print_line
+def _print_row(cells):
+    csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
 
 
-def _csv_printer(names):
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    if names:
-        table.writerow(["picture", "prediction", *names])
-
-    def print_row(path, values):
-        prediction = [names[values.argmax()]] if names else []
-        table.writerow([path, *prediction, *(f"{value:.6g}" for value in values)])
-
-    return print_row
+def _likeliest(names, values, top):
+    if not names:
+        return ", ".join(f"{value:.6g}" for value in values)
+    named = sorted(zip(values, names), key=lambda pair: -pair[0])[:top]
+    return ", ".join(f"{name} {value:.4f}" for value, name in named)

@@ -27,7 +27,7 @@ def run(args):
         raise ValueError("Say of what: DIR, or --study NAME --storage URL")
     backend.start()
     from keras_resblocks.cli import engines
-    from keras_resblocks.tuner import report, tasks
+    from keras_resblocks.tuner import tasks
 
     study, storage, objective = args.study, args.storage, args.objective
     if args.folder and options.is_search(args.folder):
@@ -35,18 +35,20 @@ def run(args):
         study, storage = searched.study, searched.storage
         objective = objective or tasks.objective_of(searched.task or "classification").name
     source = engines.load_study(study, storage) if study else args.folder
-    out = args.out or (args.folder and args.folder / "report")
-    found = report(source, out, objective=objective)
-    print_table(found)
-    print(f"report: {found.paths['report.html']}")
+    write(source, args.out or (args.folder and args.folder / "report"), objective)
     return 0
 
 
-def print_table(found):
-    """Prints a `Report`: what fits in the terminal, or the whole table to a file."""
+def write(source, out, objective):
+    """Writes a report and prints its table: what fits in a terminal, or all; the `Report`."""
+    from keras_resblocks.tuner import report
+
+    found = report(source, out, objective=objective)
     if sys.stdout.isatty():
         import rich
 
         rich.print(found)
     else:
         print(found)
+    print(f"report: {found.paths['report.html']}")
+    return found

@@ -12,4 +12,7 @@ def run(args):
     searched.backend = backend.start(searched.backend)
     from keras_resblocks.cli import job
 
-    return job.Job(args.out, searched).begin(args.overwrite)
+    begun = job.Job(args.out, searched)  # which may find a mistake in the options
+    if args.overwrite:
+        options.forget(args.out)
+    return begun.run()

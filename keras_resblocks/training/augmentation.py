@@ -75,9 +75,13 @@ class RandomShift(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training:
             return inputs
+        letters = string.ascii_lowercase[: len(inputs.shape)]
         outputs = inputs
         for axis, size in self.sizes.items():
-            outputs = _moved(outputs, self._sources(inputs, size), axis)
+            # A product with a matrix for each sample: gathering is slow on most devices.
+            source, moved = letters[axis], letters.replace(letters[axis], "z")
+            sources = self._sources(inputs, size)
+            outputs = keras.ops.einsum(f"az{source},{letters}->{moved}", sources, outputs)
         return outputs
 
     def _sources(self, inputs, size):
@@ -99,10 +103,3 @@ class RandomShift(keras.layers.Layer):
             "data_format": self.data_format,
             "seed": self.seed,
         }
-
-
-def _moved(inputs, sources, axis):
-    # A product with a matrix for each sample: gathering is slow on most devices.
-    before = string.ascii_lowercase[: len(inputs.shape)]
-    after = before.replace(before[axis], "z")
-    return keras.ops.einsum(f"az{before[axis]},{before}->{after}", sources, inputs)

@@ -15,12 +15,10 @@ from keras_resblocks.types import Config, Tensor
 class PackedOptimizer(keras.optimizers.Optimizer):
     """Updates all variables as one long vector, with the values of the optimizer inside.
 
-    A step of Adam is some forty operations, and Keras writes them down once for each variable:
-    more than half of what has to be traced and compiled for a small network. Here they are
-    written down once for all variables, between a concatenation and a split. It takes the memory of
-    the weights once more.
-
-    A variable without a gradient is updated as with one of zeros.
+    Keras writes the some forty operations of Adam down for each variable: more than half of what
+    is traced and compiled for a small network. Here they are written down once, between a
+    concatenation and a split, which takes the memory of the weights once more. A variable without a
+    gradient is updated as with one of zeros.
 
     Args:
         inner_optimizer: a `keras.optimizers.Optimizer` that treats each number by itself, as Adam,
@@ -30,9 +28,8 @@ class PackedOptimizer(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: for options of the inner optimizer that would be lost (`clipnorm`, `use_ema`,
-            `loss_scale_factor`); when it is built for variables that are not all of one dtype; or
-            when it is given the gradients of fewer or more than it was built for, as after a
-            layer was frozen.
+            `loss_scale_factor`); for variables of several dtypes; and for gradients of fewer or
+            more than it was built for, as after a layer was frozen.
 
     Examples:
         >>> import keras
@@ -117,15 +114,13 @@ class PackedOptimizer(keras.optimizers.Optimizer):
 class DiscriminativeOptimizer(PackedOptimizer):
     """A `PackedOptimizer` with a smaller learning rate for all layers but the head.
 
-    Their updates, weight decay included, are multiplied by a share. That is a share of the
-    learning rate for all optimizers that multiply what they subtract by it, as Keras's do; to
-    scale the gradients would change nothing for Adam.
+    Their updates, weight decay included, are multiplied by a share; to scale the gradients would
+    change nothing for Adam.
 
     Args:
         inner_optimizer: as in `PackedOptimizer`.
         share: of the learning rate of the head, for the others; 0 or more.
-        head: name of the layer that has the whole learning rate, the first part of the paths of
-            its variables.
+        head: name of the layer that has the whole learning rate.
         name: of this optimizer.
 
     Raises:

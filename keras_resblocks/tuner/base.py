@@ -1,8 +1,8 @@
 """What hypermodels share: a task, a budget, and how their networks are trained."""
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import keras
@@ -15,35 +15,34 @@ from keras_resblocks.models.options import known_options
 from keras_resblocks.models.specs import BLOCKS
 from keras_resblocks.training import PackedOptimizer
 from keras_resblocks.tuner import recipes, space
-from keras_resblocks.tuner.budget import Budget
 from keras_resblocks.tuner.hyperparameters import l2, parameters_of
 from keras_resblocks.tuner.space import Range
-from keras_resblocks.tuner.tasks import TASKS, fresh, objective_of
+from keras_resblocks.tuner.tasks import TASKS, objective_of
 from keras_resblocks.types import Pluggable
 
 
 class Argument(NamedTuple):
-    """What is known of an argument of the hypermodels that lists values.
+    """What is known of an argument of the hypermodels that lists values."""
 
-    Attributes:
-        option: its hyperparameter.
-        check: function of the argument and a value, that raises where this is none.
-        names: the values that have a name; others may be allowed too.
-    """
-
-    option: str
-    check: Callable
-    names: tuple = ()
+    option: str  # its hyperparameter
+    check: Callable  # of the argument and a value; raises where this is none
+    names: tuple = ()  # of values; others may be allowed too
 
 
-def named(option: str, names: tuple) -> Argument:
-    """An argument that lists some of these names."""
+class Budget(NamedTuple):
+    """The most that a candidate may cost; None for no limit."""
+
+    max_params: int | None
+    max_macs: int | None
+    max_activation_memory: int | None
+
+
+def named(option: str, names: Iterable[str], get: Callable | None = None) -> Argument:
+    """An argument that lists some of these names, or whatever else `get` takes."""
+    names = tuple(names)
+    if get is not None:
+        return Argument(option, lambda name, value: get(value), names)
     return Argument(option, lambda name, value: validation.one_of(name, value, names), names)
-
-
-def pluggable(option: str, get: Callable, names: tuple) -> Argument:
-    """An argument that lists names, and whatever else `get` takes."""
-    return Argument(option, lambda name, value: get(value), names)
 
 
 def _batch_size(argument, value):
@@ -52,16 +51,14 @@ def _batch_size(argument, value):
 
 TRAINING_ARGUMENTS = {
     "regularizers": Argument("l2", validation.non_negative_number),
-    "optimizers": named("optimizer", tuple(recipes.OPTIMIZERS)),
+    "optimizers": named("optimizer", recipes.OPTIMIZERS),
     "learning_rates": Argument("learning_rate", validation.positive_number),
-    "schedules": named("schedule", tuple(recipes.SCHEDULES)),
+    "schedules": named("schedule", recipes.SCHEDULES),
     "batch_sizes": Argument("batch_size", _batch_size),
-    "augmentations": pluggable(
-        "augmentation", recipes.check_augmentation, tuple(recipes.AUGMENTATIONS)
-    ),
+    "augmentations": named("augmentation", recipes.AUGMENTATIONS, recipes.check_augmentation),
     "label_smoothings": Argument("label_smoothing", validation.rate),
 }
-_TRAINING = tuple(argument.option for argument in TRAINING_ARGUMENTS.values())
+TRAINING = tuple(argument.option for argument in TRAINING_ARGUMENTS.values())
 
 _T = TypeVar("_T")
 Listed: TypeAlias = _T | Sequence[_T] | Range | None
@@ -121,8 +118,7 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         input_shape: of one sample, without the batch; None for an open size.
         classes: number of classes, labels or numbers to predict.
         task: `"classification"` (class numbers or one-hot labels), `"binary"` (one sigmoid),
-            `"multilabel"` (a sigmoid for each label) or `"regression"`. It chooses the last
-            activation, the loss, the metrics and the attribute `objective`.
+            `"multilabel"` (a sigmoid for each label) or `"regression"`.
         loss: for Keras's `compile`; by default that of the task.
         metrics: for Keras's `compile`; by default those of the task.
         classifier_activation: of the last layer; by default that of the task, None for none.
@@ -155,8 +151,7 @@ class TrainingHyperModel(keras_tuner.HyperModel):
 
     Raises:
         ValueError: for an option out of its range, a budget that needs a size where one is open,
-            or if not even the smallest candidate is within the budget; the message says what
-            that one costs.
+            or if not even the smallest candidate is within the budget.
 
     Examples:
         A subclass has another optimizer:
@@ -218,9 +213,10 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         self.loss, self.metrics = loss, metrics
         self.classifier_activation = classifier_activation
         self.budget = Budget(max_params, max_macs, max_activation_memory)
-        if schedule_epochs is not None:
-            validation.positive_int("schedule_epochs", schedule_epochs)
         self.schedule_epochs = schedule_epochs
+        for limit, value in {**self.budget._asdict(), "schedule_epochs": schedule_epochs}.items():
+            if value is not None:
+                validation.positive_int(limit, value)
         # What is searched or fixed, by its hyperparameter; what is left out is not there.
         self.options = {}
         for argument, default in self.defaults.items():
@@ -243,12 +239,11 @@ class TrainingHyperModel(keras_tuner.HyperModel):
                 f"both depend. Received: input_shape={input_shape!r}, max_macs={max_macs!r}, "
                 f"max_activation_memory={max_activation_memory!r}"
             )
-        if self.options["label_smoothing"].extremes != (0.0,) and (
-            loss is not None or TASKS[self.task].smoothed_loss is None
-        ):
+        smoothings = self.options["label_smoothing"].extremes
+        if smoothings != (0.0,) and (loss is not None or TASKS[self.task].smoothed_loss is None):
             raise ValueError(
                 "`label_smoothings` must be 0 with a `loss` of your own, and for regression. "
-                f"Received: {self.options['label_smoothing'].extremes}"
+                f"Received: {smoothings}"
             )
         self._check_budget()
 
@@ -271,7 +266,7 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         Raises:
             keras_tuner.errors.FailedTrialError: for a candidate over budget.
         """
-        excess = self.budget.excess(self.cost(hp), self._bytes_a_value())
+        excess = self._excess(self.cost(hp))
         if excess:
             raise keras_tuner.errors.FailedTrialError(f"The candidate is over budget: {excess}")
         self._choose_training(hp)
@@ -307,6 +302,11 @@ class TrainingHyperModel(keras_tuner.HyperModel):
             hp: the `keras_tuner.HyperParameters`.
             model: what `network` returned.
         """
+        task, smoothing = TASKS[self.task], self.choose(hp, "label_smoothing")
+        # Those of Keras have a state, which no two models may share.
+        loss, metrics = copy.deepcopy((self.loss, self.metrics))
+        if loss is None:
+            loss = task.smoothed_loss(smoothing) if smoothing else task.loss
         model.compile(
             optimizer=recipes.optimizer_of(
                 self.choose(hp, "optimizer"),
@@ -314,8 +314,8 @@ class TrainingHyperModel(keras_tuner.HyperModel):
                 self._policy(),
                 self._pack(hp),
             ),
-            loss=self._loss(self.choose(hp, "label_smoothing")),
-            metrics=self._metrics(),
+            loss=loss,
+            metrics=task.metrics(self.classes) if metrics is None else metrics,
         )
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
@@ -347,22 +347,19 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         schedule = self.choose(hp, "schedule")
         if schedule != "constant":
             longest = hp.values.get("tuner/max_epochs", kwargs.get("epochs", 1))
-            epochs = self.schedule_epochs or longest
-            rate = self.choose(hp, "learning_rate")
+            rate, epochs = self.choose(hp, "learning_rate"), self.schedule_epochs or longest
             callbacks.insert(0, recipes.schedule_of(schedule, rate, epochs))
         if "batch_size" in self.options:
-            _check_unbatched(args[0] if args else kwargs.get("x"))
-            if self.batch_size is None:
-                kwargs["batch_size"] = self.choose(hp, "batch_size")
-            else:
-                kwargs.setdefault("batch_size", self.batch_size)
+            data = args[0] if args else kwargs.get("x")
+            if not hasattr(data, "shape") and not isinstance(data, (list, tuple, dict)):
+                raise keras_tuner.errors.FatalValueError(
+                    "`batch_sizes` must be left out where the data is batched already. Received: "
+                    f"data of type {type(data).__name__}"
+                )
+            chosen = {"batch_size": self.choose(hp, "batch_size")}
+            is_fixed = self.options["batch_size"].is_fixed
+            kwargs = {**chosen, **kwargs} if is_fixed else {**kwargs, **chosen}
         return self._train(hp, model, *args, callbacks=callbacks, **kwargs)
-
-    @property
-    def batch_size(self) -> int | None:
-        """The batch size, where it is fixed; None where it is searched or left out."""
-        values = self.options.get("batch_size")
-        return values.extremes[0] if values is not None and values.is_fixed else None
 
     def candidate(self, hp: keras_tuner.HyperParameters) -> tuple:
         """What the hyperparameters stand for, but for those of the training."""
@@ -402,16 +399,14 @@ class TrainingHyperModel(keras_tuner.HyperModel):
             True or False.
         """
         try:
-            candidate_cost = self.cost(parameters_of(values))
+            return not self._excess(self.cost(parameters_of(values)))
         except ValueError:  # as groups that do not divide the filters
             return False
-        return not self.budget.excess(candidate_cost, self._bytes_a_value())
 
     def identity(self, values: Mapping[str, Any]) -> str:
         """A text that is equal for two candidates which are the same network, trained alike.
 
-        Hyperparameters that are none of ours, as a subclass may declare them, tell candidates
-        apart by their values.
+        Hyperparameters that a subclass declares tell candidates apart by their values.
 
         Args:
             values: of the hyperparameters, by name.
@@ -448,19 +443,8 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         """The names of the hyperparameters that are ours."""
         return set(self.options)
 
-    def _loss(self, label_smoothing):
-        if self.loss is not None:
-            return fresh(self.loss)
-        task = TASKS[self.task]
-        return task.smoothed_loss(label_smoothing) if label_smoothing else task.loss
-
-    def _metrics(self):
-        if self.metrics is not None:
-            return fresh(self.metrics)
-        return TASKS[self.task].metrics(self.classes)
-
     def _choose_training(self, hp):
-        return {option: self.choose(hp, option) for option in _TRAINING}
+        return {option: self.choose(hp, option) for option in TRAINING}
 
     def _regularizer(self, hp):
         return l2(self.choose(hp, "l2"))
@@ -476,27 +460,27 @@ class TrainingHyperModel(keras_tuner.HyperModel):
     def _policy(self):
         return keras.dtype_policies.get(self.block_options.get("dtype"))
 
-    def _bytes_a_value(self):
-        return 2 if self._policy().compute_dtype in ("float16", "bfloat16") else 4
-
     def _data_format(self):
         return self.block_options.get("data_format") or keras.config.image_data_format()
 
-    def _is_channels_first(self):
-        return self._data_format() == "channels_first"
-
     def _spatial(self):
-        return self.input_shape[1:] if self._is_channels_first() else self.input_shape[:-1]
-
-    def _channels(self):
-        return self.input_shape[0 if self._is_channels_first() else -1]
+        is_first = self._data_format() == "channels_first"
+        return self.input_shape[1:] if is_first else self.input_shape[:-1]
 
     def _site(self):
-        return templates.Site(
-            rank=len(self.input_shape) - 1,
-            channels=self._channels(),
-            data_format="channels_first" if self._is_channels_first() else "channels_last",
-            dtype="float32",
+        """The place of the images."""
+        channels = self.input_shape[0 if self._data_format() == "channels_first" else -1]
+        return templates.Site(len(self._spatial()), channels, self._data_format(), "float32")
+
+    def _excess(self, cost):
+        """What a cost exceeds the budget in, as text; empty where it is within."""
+        bytes_a_value = 2 if self._policy().compute_dtype in ("float16", "bfloat16") else 4
+        memory = cost.activations and cost.activations * bytes_a_value
+        values = (cost.params, cost.macs, memory)
+        return ", ".join(
+            f"{name}={limit} < {value}"
+            for name, limit, value in zip(Budget._fields, self.budget, values)
+            if limit is not None and value is not None and value > limit
         )
 
     def _check_budget(self):
@@ -510,15 +494,13 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         if not candidates:
             self._check_names()
             raise errors[0]
-        excess = [self.budget.excess(cost, self._bytes_a_value()) for cost, _ in candidates]
-        if all(excess):
+        if all(self._excess(cost) for cost, _ in candidates):
             least, values = min(candidates, key=lambda candidate: candidate[0].params)
+            limits = ", ".join(f"{name}={limit}" for name, limit in self.budget._asdict().items())
             raise ValueError(
-                "No candidate is within the budget: "
-                f"{self.budget.excess(least, self._bytes_a_value())}. The smallest has "
+                f"No candidate is within the budget: {self._excess(least)}. The smallest has "
                 f"{least.params} parameters, {least.macs} multiply-accumulates and "
-                f"{least.activations} activations ({values}). Received: "
-                + ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(self.budget).items())
+                f"{least.activations} activations ({values}). Received: {limits}"
             )
 
     def _check_names(self):
@@ -528,12 +510,3 @@ class TrainingHyperModel(keras_tuner.HyperModel):
         for function in (*ours, *BLOCKS.values()):
             known.update(known_options(function))
         validation.known_arguments(type(self).__name__, self.block_options, known)
-
-
-def _check_unbatched(data):
-    """Raises for data that comes in batches: `fit` takes no other batch size for it."""
-    if not hasattr(data, "shape") and not isinstance(data, (list, tuple, dict)):
-        raise keras_tuner.errors.FatalValueError(
-            "`batch_sizes` must be left out where the data is batched already. Received: data of "
-            f"type {type(data).__name__}"
-        )

@@ -28,30 +28,13 @@ def distribution(parameter):
     number = int if isinstance(parameter, kinds.Int) else float
     if step is not None and parameter.sampling != "linear":
         return CategoricalDistribution([number(value) for value in parameter.values])
-    high = number(_last(low, parameter.max_value, step))
+    high = parameter.max_value
+    if step is not None:  # the last value that is reached: Optuna warns where that is not `high`
+        first, last, by = (Decimal(str(value)) for value in (low, high, step))
+        high = number(first + (last - first) // by * by)
     if number is int:
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)
-
-
-def _last(low, high, step):
-    """The last value that steps from `low` reach: Optuna warns where that is not `high`."""
-    if step is None:
-        return high
-    low, high, step = (Decimal(str(value)) for value in (low, high, step))
-    return low + (high - low) // step * step
-
-
-def suggest(trial, parameter):
-    """The value of a KerasTuner hyperparameter, suggested by a trial of Optuna under its name."""
-    drawn_from, name = distribution(parameter), parameter.name
-    if drawn_from is None:
-        return parameter.value
-    if isinstance(drawn_from, CategoricalDistribution):
-        return trial.suggest_categorical(name, drawn_from.choices)
-    kind = trial.suggest_int if isinstance(drawn_from, IntDistribution) else trial.suggest_float
-    low, high = drawn_from.low, drawn_from.high
-    return kind(name, low, high, log=drawn_from.log, step=drawn_from.step)
 
 
 def _suggested(declare):
@@ -69,13 +52,10 @@ def _suggested(declare):
 
 
 class SuggestedHyperParameters(keras_tuner.HyperParameters):
-    """Hyperparameters that are suggested when a hypermodel first asks for them.
+    """Hyperparameters that an `optuna.Trial` suggests when a hypermodel first asks for them.
 
     So only those are suggested that it uses, whether it chooses among them by
     `conditional_scope` or by Python's own `if`.
-
-    Args:
-        trial: an `optuna.Trial`.
     """
 
     def __init__(self, trial):
@@ -90,15 +70,19 @@ class SuggestedHyperParameters(keras_tuner.HyperParameters):
 
     def take(self, parameter):
         """Has the value of an active hyperparameter suggested."""
-        self.values[parameter.name] = suggest(self.trial, parameter)
-        return self.values[parameter.name]
-
-
-def declared(hypermodel):
-    """The hyperparameters that a hypermodel declares without building a model, a list."""
-    hp = keras_tuner.HyperParameters()
-    hypermodel.declare_hyperparameters(hp)
-    return hp.space
+        drawn_from, name, trial = distribution(parameter), parameter.name, self.trial
+        if drawn_from is None:
+            value = parameter.value
+        elif isinstance(drawn_from, CategoricalDistribution):
+            value = trial.suggest_categorical(name, drawn_from.choices)
+        else:
+            is_int = isinstance(drawn_from, IntDistribution)
+            suggest = trial.suggest_int if is_int else trial.suggest_float
+            value = suggest(
+                name, drawn_from.low, drawn_from.high, log=drawn_from.log, step=drawn_from.step
+            )
+        self.values[name] = value
+        return value
 
 
 def explored(hypermodel, max_draws=1000):
@@ -134,16 +118,12 @@ class CandidateSampler(optuna.samplers.BaseSampler):
     same values of all hyperparameters that it asked for.
 
     Args:
-        hypermodel: a `keras_tuner.HyperModel`; it may have `within_budget(values)` and
-            `identity(values)`, as `ResNetHyperModel` has.
+        hypermodel: it may have `within_budget(values)` and `identity(values)`.
         sampler: an Optuna sampler; by default a `TPESampler` for each trial, seeded by the
             number of the trial, so that workers with the same seed draw different candidates.
         seed: of the default, and of the draws at random; None for none.
         parameters: the hyperparameters that are suggested before a model is built; by default
             those that the hypermodel declares. Others are suggested when they are asked for.
-
-    Attributes:
-        exhausted: whether the last draw found no candidate that is new and within the budget.
     """
 
     # A sampler that insists on candidates which are known or over budget is helped by chance.
@@ -151,8 +131,14 @@ class CandidateSampler(optuna.samplers.BaseSampler):
     max_draws = 1000  # about a millisecond each
 
     def __init__(self, hypermodel, sampler=None, seed=None, parameters=None):
-        self.parameters = declared(hypermodel) if parameters is None else parameters
-        self.exhausted = False
+        if parameters is None:
+            hp = keras_tuner.HyperParameters()
+            hypermodel.declare_hyperparameters(hp)
+            parameters = hp.space
+        self.parameters = parameters
+        drawn_from = ((parameter.name, distribution(parameter)) for parameter in parameters)
+        self.distributions = {name: one for name, one in drawn_from if one is not None}
+        self.exhausted = False  # whether the last draw found no candidate
         self._within_budget = getattr(hypermodel, "within_budget", lambda values: True)
         self._identity = getattr(hypermodel, "identity", _by_values)
         self._sampler, self._seed = sampler, seed
@@ -161,12 +147,9 @@ class CandidateSampler(optuna.samplers.BaseSampler):
         self._names = set()  # each a set of names that a trial has asked for
         self._tried = set()  # the identities of candidates
         self._settled = set()  # the numbers of the trials that these are from
-
-    @property
-    def distributions(self):
-        """What the hyperparameters are drawn from, by name."""
-        drawn_from = {parameter.name: distribution(parameter) for parameter in self.parameters}
-        return {name: one for name, one in drawn_from.items() if one is not None}
+        if sampler:
+            self.before_trial, self.after_trial = sampler.before_trial, sampler.after_trial
+            self.reseed_rng = sampler.reseed_rng
 
     def hyperparameters(self, trial):
         """The `HyperParameters` of a trial of a study with this sampler; None if exhausted."""
@@ -194,7 +177,7 @@ class CandidateSampler(optuna.samplers.BaseSampler):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def infer_relative_search_space(self, study, trial):
-        self._inner = self._sampler_of(trial)
+        self._inner = self._sampler or self._seeded(optuna.samplers.TPESampler, trial)
         drawn = self._draw(study, trial)
         self.exhausted = drawn is None
         self._drawn = drawn.params if drawn else {}
@@ -206,30 +189,14 @@ class CandidateSampler(optuna.samplers.BaseSampler):
     def sample_independent(self, study, trial, param_name, param_distribution):
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
-    def before_trial(self, study, trial):
-        if self._sampler:
-            self._sampler.before_trial(study, trial)
-
-    def after_trial(self, study, trial, state, values):
-        if self._sampler:
-            self._sampler.after_trial(study, trial, state, values)
-
-    def reseed_rng(self):
-        if self._sampler:
-            self._sampler.reseed_rng()
-
-    def _sampler_of(self, trial, is_random=False):
-        if self._sampler and not is_random:
-            return self._sampler
-        sampler_class = optuna.samplers.RandomSampler if is_random else optuna.samplers.TPESampler
-        return sampler_class(
-            seed=None if self._seed is None else (self._seed + trial.number) % 2**32
-        )
+    def _seeded(self, sampler_class, trial):
+        seed = None if self._seed is None else (self._seed + trial.number) % 2**32
+        return sampler_class(seed=seed)
 
     def _draw(self, study, trial):
         """A copy of the trial with the `params` of a new candidate, None if none is found."""
         trials, self._trials = self._trials or study.get_trials(deepcopy=False), None
-        under_way = self._learn(trials, trial)
+        known = self._learn(trials, trial)
         # With what `before_trial` has noted, as GridSampler does.
         trial = next((one for one in reversed(trials) if one.number == trial.number), trial)
         # What a user has enqueued, or a trial that is run again, is taken as it is.
@@ -238,10 +205,10 @@ class CandidateSampler(optuna.samplers.BaseSampler):
         space = sampler.infer_relative_search_space(study, trial)
         for drawn in range(self.max_draws):
             if drawn == self.max_sampled:
-                sampler, space = self._sampler_of(trial, is_random=True), {}
+                sampler, space = self._seeded(optuna.samplers.RandomSampler, trial), {}
             candidate, values = self._candidate(study, trial, sampler, space, given)
             if candidate.params.keys() <= given.keys() or (
-                self._within_budget(values) and not self._is_known(candidate.params, under_way)
+                self._within_budget(values) and not self._is_known(candidate.params, known)
             ):
                 return candidate
         return candidate if given else None
@@ -268,14 +235,13 @@ class CandidateSampler(optuna.samplers.BaseSampler):
                 hp.values[parameter.name] = parameter.value
             else:
                 take(parameter.name, drawn_from)
-        own = {parameter.name for parameter in self.parameters}
         for name, drawn_from in self._learned.items():
-            if name not in own:
+            if name not in self.distributions:
                 take(name, drawn_from)
         return candidate, hp.values
 
     def _learn(self, trials, trial):
-        """Takes note of the trials that have ended, and returns the identities of the others."""
+        """Takes note of the trials that have ended, and returns the identities of all others."""
         under_way = set()
         for other in trials:
             if other.number == trial.number or other.number in self._settled or not other.params:
@@ -287,23 +253,23 @@ class CandidateSampler(optuna.samplers.BaseSampler):
                 self._learned.update(other.distributions)
             elif not self.parameters and names not in self._names:
                 continue
+            identity = other.user_attrs.get("identity") or self.identity(other.params)
             if other.state.is_finished():
                 self._settled.add(other.number)
-                self._tried.add(other.user_attrs.get("identity") or self.identity(other.params))
+                self._tried.add(identity)
             else:
-                under_way.add(self.identity(other.params))
-        return under_way
+                under_way.add(identity)
+        return self._tried | under_way
 
-    def _is_known(self, params, under_way):
+    def _is_known(self, params, known):
         """Whether a trial had the same values of all that it asked for."""
-        own = {parameter.name for parameter in self.parameters}
-        active = own & params.keys()
-        for names in {frozenset(params), *self._names}:
-            if active <= names <= params.keys():
-                identity = self.identity({name: params[name] for name in names})
-                if identity in self._tried or identity in under_way:
-                    return True
-        return False
+        active = self.distributions.keys() & params.keys()
+        asked_for = (names for names in {frozenset(params), *self._names} if active <= names)
+        return any(
+            self.identity({name: params[name] for name in names}) in known
+            for names in asked_for
+            if names <= params.keys()
+        )
 
 
 def _by_values(values):

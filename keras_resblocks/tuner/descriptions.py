@@ -1,7 +1,6 @@
 """What a search and its trials write down for a report."""
 
 import contextlib
-import dataclasses
 import importlib
 import importlib.metadata
 import platform
@@ -10,24 +9,19 @@ import sys
 import keras
 
 from keras_resblocks.models import cost
-from keras_resblocks.tuner.budget import Budget
+from keras_resblocks.tuner.base import TrainingHyperModel
 
 
 def describe(model):
-    """What a trial's `record.json` says of its model: costs, and a summary."""
+    """The costs and the summary of a trial's model, for its record."""
     if not isinstance(model, keras.Model):  # what a hypermodel builds may be anything
         return {"cost": {}, "summary": ""}
-    counted = cost(model)
-    bytes_in_float32 = None if counted.activations is None else 4 * counted.activations
-    lines = []
+    counted, lines = cost(model), []
     with _nothing_displayed():
         model.summary(print_fn=lambda line, **_: lines.append(line), line_length=100)
-    names = ("params", "trainable_params", "macs")
-    costs = {name: getattr(counted, name) for name in names}
-    return {
-        "cost": {**costs, "activation_memory": bytes_in_float32},
-        "summary": "\n".join(lines),
-    }
+    costs = {name: getattr(counted, name) for name in ("params", "trainable_params", "macs")}
+    costs["activation_memory"] = counted.activations and 4 * counted.activations  # in float32
+    return {"cost": costs, "summary": "\n".join(lines)}
 
 
 def _nothing_displayed():
@@ -42,8 +36,7 @@ def _nothing_displayed():
 
 def describe_search(hypermodel, seed=None):
     """What a search says of itself for its report: hypermodel, budget, seed and versions."""
-    budget = getattr(hypermodel, "budget", None)  # a hypermodel of others may have anything there
-    limits = dataclasses.asdict(budget) if isinstance(budget, Budget) else {}
+    limits = hypermodel.budget._asdict() if isinstance(hypermodel, TrainingHyperModel) else {}
     backend = keras.backend.backend()
     packages = {"keras": keras, backend: importlib.import_module(backend)}
     versions = {name: getattr(module, "__version__", "?") for name, module in packages.items()}

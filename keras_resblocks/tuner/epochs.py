@@ -9,6 +9,7 @@ import keras
 import keras_tuner
 
 from keras_resblocks import json_files
+from keras_resblocks.tuner.base import TrainingHyperModel
 
 # Callbacks with a state that a backup does not hold.
 _STATEFUL = (
@@ -18,6 +19,11 @@ _STATEFUL = (
     keras.callbacks.BackupAndRestore,
     keras.callbacks.SwapEMAWeights,
 )
+
+
+def is_one_fit(hypermodel):
+    """Whether a hypermodel is known to train with one `fit`, as KerasTuner's and ours do."""
+    return type(hypermodel).fit in (keras_tuner.HyperModel.fit, TrainingHyperModel.fit)
 
 
 def are_stateless(callbacks):
@@ -31,10 +37,6 @@ class Record(keras.callbacks.Callback):
     Args:
         objective: a `keras_tuner.Objective` that every epoch must measure, or None.
         validation_freq: as in `fit`.
-
-    Attributes:
-        history: list of values by name of the metric.
-        seconds: that training took.
     """
 
     def __init__(self, objective=None, validation_freq=1):
@@ -76,8 +78,8 @@ class Backup(keras.callbacks.Callback):
 
     Args:
         folder: of the backup.
-        checkpoint: KerasTuner's callback that saves the best epoch, with `best_value`; None
-            where there is none.
+        checkpoint: the callback that saves the best epoch, with `best_value` and `filepath`; or
+            None.
     """
 
     def __init__(self, folder, checkpoint=None):
@@ -90,12 +92,11 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._trainings += 1
-        if self._trainings > 1:  # there is no telling which of them a backup would be of
-            self.remove()
-            return
         state = json_files.read(self.folder / "training.json")
-        if not state or not self.model.built or state["best_file"] != self._best_file():
-            self.remove()
+        fits = state and self.model.built and state["best_file"] == self._best_file()
+        # Of several trainings, there is no telling which of them a backup would be of.
+        if self._trainings > 1 or not fits:
+            shutil.rmtree(self.folder, ignore_errors=True)
             return
         self._backup(state["epoch"]).on_train_begin()
         self._history = state["history"]
@@ -113,32 +114,18 @@ class Backup(keras.callbacks.Callback):
         best = self.checkpoint and self.checkpoint.best_value
         if best != self._best:
             self._best, self._digest = best, self._best_file()
-        state = {
-            "epoch": epoch + 1,
-            "history": self._history,
-            "best": best,
-            "best_file": self._digest,
-        }
-        json_files.write(self.folder / "training.json", state)
+        state = {"history": self._history, "best": best, "best_file": self._digest}
+        json_files.write(self.folder / "training.json", {"epoch": epoch + 1, **state})
         for path in self.folder.glob("epoch_*"):
-            if path != self._epoch_folder(epoch + 1):
+            if path.name != f"epoch_{epoch + 1}":
                 shutil.rmtree(path)
 
-    def remove(self):
-        """Removes the backup."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _backup(self, epoch):
-        backup = keras.callbacks.BackupAndRestore(self._epoch_folder(epoch))
+        backup = keras.callbacks.BackupAndRestore(self.folder / f"epoch_{epoch}")
         backup.set_model(self.model)
         return backup
-
-    def _epoch_folder(self, epoch):
-        return self.folder / f"epoch_{epoch}"
 
     def _best_file(self):
         """What tells the file of the best epoch from one that was written later."""
         path = self.checkpoint and pathlib.Path(self.checkpoint.filepath)
-        if not path or not path.exists():
-            return None
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.exists() else None

@@ -35,17 +35,11 @@ _preprocessing = templates.Slot("preprocessing", {})
 
 
 class Pretrained(NamedTuple):
-    """A network and its weights.
-
-    Attributes:
-        network: its name or its spec.
-        weights: published ones or a file, as `create_model` takes them.
-        preprocessing: a Keras layer, None, or `"auto"` for that of the weights.
-    """
+    """A network and its weights, as `create_model` takes them."""
 
     network: str | NetworkSpec
     weights: FilePath
-    preprocessing: Any = "auto"
+    preprocessing: Any = "auto"  # that of the weights; or a Keras layer, or None
 
 
 class FineTuning(NamedTuple):
@@ -112,35 +106,31 @@ class FineTuneOptions(TrainingOptions, Settings, NetworkOptions, total=False):
 class FineTuneHyperModel(TrainingHyperModel):
     """Published networks, fine-tuned: how much of them, how fast, and when.
 
-    A candidate is a model of images as they are (RGB or gray, 0 to 255): augmentation, the
-    scaling that the weights were trained with, the network without its classifier as the layer
-    `backbone`, dropout, and a new classifier called `head`. Images keep their size; choose one
-    near that of the weights (`preprocessing(weights).size`) for the best results.
+    A candidate takes images as they are (RGB or gray, 0 to 255): augmentation, the scaling that the
+    weights were trained with, the network without its classifier as the layer `backbone`, dropout,
+    and a new classifier called `head`. Images keep their size; choose one near that of the weights
+    (`preprocessing(weights).size`).
 
     The head trains with the `learning_rate`, what is unfrozen of the network with a share of it
-    (Howard and Ruder 2018, section 3.2). It may have some epochs for itself before: a random head
-    would spoil the features (Kumar et al. 2022). Those are a `fit` of their own with the network
-    frozen and another optimizer: it needs no gradients of the network, and moves nothing of it. A
-    trial that was killed in the second `fit` of two starts over.
-
-    Frozen layers are in inference mode: neither their weights nor the statistics of their batch
-    normalizations move. Those of unfrozen stages train, statistics too (Kornblith et al. 2019).
+    (Howard and Ruder 2018, section 3.2); perhaps after some epochs of the head alone, as a random
+    head would spoil the features (Kumar et al. 2022). Those are a `fit` of their own with another
+    optimizer; a trial that was killed in the second `fit` of two starts over. Frozen layers are in
+    inference mode: neither their weights nor the statistics of their batch normalizations move.
+    Those of unfrozen stages train, statistics too (Kornblith et al. 2019).
 
     Published weights are fetched when a candidate is built. A budget counts frozen layers too;
     `cost(hp)` counts their parameters as trainable.
 
-    Hyperparameters are what is listed with more than one value, by default `network`,
-    `unfrozen_stages`, `dropout`, `l2` and `learning_rate`, and where a stage is unfrozen
-    `warmup_epochs` and `backbone_rate`.
+    By default, a search is over `network`, `unfrozen_stages`, `dropout`, `l2` and `learning_rate`,
+    and where a stage is unfrozen `warmup_epochs` and `backbone_rate`.
 
     Args:
         input_shape: of one image, without the batch; None for an open size.
         classes: number of classes.
         networks: each the name of published weights (`list_weights()`) of timm or torchvision; or
-            a tuple of a network (name or spec) and weights, published ones or a file, as
-            `create_model` takes them, and perhaps a Keras layer that scales images for it, None
-            for images that are scaled already. By default images are scaled as the published
-            weights need it; for a file, by ImageNet's mean and deviation, or as
+            a tuple of a network (name or spec) and weights (published ones or a file), and perhaps
+            a Keras layer that scales images for it, or None. By default images are scaled as the
+            published weights need it; for a file, by ImageNet's mean and deviation, or as
             keras.applications does it for a network whose name ends in `_keras`.
         unfrozen_stages: how many of the last stages are trained beside the head; 0 for the head
             alone, more than there are for the whole network, the stem included.
@@ -221,7 +211,8 @@ class FineTuneHyperModel(TrainingHyperModel):
 
     def _outputs(self, hp, x, activation):
         pretrained, dropout, unfrozen, _, _ = self.candidate(hp)
-        placed = {"kernel_regularizer": self._regularizer(hp), **self.block_options}
+        options = {"kernel_regularizer": self._regularizer(hp), **self.block_options}
+        head = {name: options.get(name) for name in ("kernel_regularizer", "dtype")}
         if pretrained.preprocessing is not None:
             x = self._prepare(pretrained, fetch=True)(x)
         backbone = create_model(
@@ -231,17 +222,18 @@ class FineTuneHyperModel(TrainingHyperModel):
             pooling="avg",
             weights=pretrained.weights,
             name="backbone",
-            **placed,
+            **options,
         )
-        _freeze(backbone, _parts(pretrained.network), unfrozen)
+        parts = _parts(pretrained.network)
+        # What follows the last stage, named so too, trains with it.
+        trained = {*parts[len(parts) - unfrozen :], *(["head"] if unfrozen else [])}
+        for layer in backbone.layers:
+            if layer.name.partition("_")[0] not in trained:
+                layer.trainable = False
         x = backbone(x)
-        dtype = self.block_options.get("dtype")
         if dropout:
-            x = keras.layers.Dropout(dropout, name="head_dropout", dtype=dtype)(x)
-        regularizer = placed["kernel_regularizer"]
-        return keras.layers.Dense(
-            self.classes, activation, name="head", kernel_regularizer=regularizer, dtype=dtype
-        )(x)
+            x = keras.layers.Dropout(dropout, name="head_dropout", dtype=head["dtype"])(x)
+        return keras.layers.Dense(self.classes, activation, name="head", **head)(x)
 
     def _prepare(self, pretrained, fetch=False):
         """The layer before a network; how timm scales images is fetched, the shape is known."""
@@ -289,14 +281,6 @@ def _parts(network):
     """What the names of a network's layers begin with, from the stem to the last stage."""
     stages = (name.partition("_")[0] for name, _ in get_spec(network).stage_parts())
     return ["stem", *dict.fromkeys(stages)]
-
-
-def _freeze(backbone, parts, unfrozen):
-    """Freezes all but the last parts, and what follows the last stage if that is trained."""
-    trained = {*parts[len(parts) - unfrozen :], *(["head"] if unfrozen else [])}
-    for layer in backbone.layers:
-        if layer.name.partition("_")[0] not in trained:
-            layer.trainable = False
 
 
 @contextlib.contextmanager

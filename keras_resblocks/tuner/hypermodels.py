@@ -14,6 +14,7 @@ from keras_resblocks.models import Cost, InceptionSpec, ResNetSpec, cost, create
 from keras_resblocks.models.parts import identity
 from keras_resblocks.models.specs import NetworkSpec
 from keras_resblocks.tuner.base import (
+    TRAINING,
     TRAINING_ARGUMENTS,
     Argument,
     Listed,
@@ -21,7 +22,6 @@ from keras_resblocks.tuner.base import (
     TrainingHyperModel,
     TrainingOptions,
     named,
-    pluggable,
 )
 from keras_resblocks.types import NetworkOptions, Pluggable, Unpack
 
@@ -45,35 +45,28 @@ _INCEPTION_BRANCHES = {
 }
 
 
-def _slot(option, slot):
-    return pluggable(option, slot.get, tuple(slot.names))
-
-
-_STEMS = ("auto", "small", "large")
-
 ARGUMENTS = {
     "blocks": named("block", ("residual", "bottleneck")),
-    "kinds": named("kind", tuple(_INCEPTION_BRANCHES)),
+    "kinds": named("kind", _INCEPTION_BRANCHES),
     "depths": Argument("depth", validation.positive_int),
     "widths": Argument("width", validation.positive_int),
     "width_multipliers": Argument("width_multiplier", validation.positive_number),
     "expansions": Argument("expansion", validation.positive_int),
     "groups": Argument("groups", validation.positive_int),
-    "stems": named("stem", _STEMS),
-    "activations": _slot("activation", templates.activation),
-    "normalizations": _slot("normalization", templates.normalization),
-    "attentions": _slot("attention", attention),
-    "shortcuts": pluggable("shortcut", layers.shortcuts.get, layers.shortcuts.NAMES),
+    "stems": named("stem", ("auto", "small", "large")),
+    "activations": named("activation", templates.activation.names, templates.activation.get),
+    "normalizations": named(
+        "normalization", templates.normalization.names, templates.normalization.get
+    ),
+    "attentions": named("attention", attention.names, attention.get),
+    "shortcuts": named("shortcut", layers.shortcuts.NAMES, layers.shortcuts.get),
     "preactivations": Argument("preactivation", validation.boolean),
     "drop_path_rates": Argument("drop_path_rate", validation.rate),
     **TRAINING_ARGUMENTS,
 }
 
 # Those that are options of the blocks under the same name.
-_BLOCK_OPTIONS = (
-    *("activation", "normalization", "attention", "shortcut", "preactivation", "groups"),
-    "drop_path_rate",
-)
+_BLOCK_OPTIONS = ("activation", "normalization", "attention", "shortcut", "preactivation", "groups")
 
 _Block: TypeAlias = Literal["residual", "bottleneck"]
 _Stagewise: TypeAlias = Literal["depth", "width"]
@@ -196,19 +189,13 @@ class NetworkHyperModel(TrainingHyperModel):
 
     def _outputs(self, hp, x, activation):
         spec, options = self.candidate(hp)
-        arguments = {"kernel_regularizer": self._regularizer(hp), **options}
-        return create_model(
-            spec,
-            input_shape=self.input_shape,
-            input_tensor=x,
-            classes=self.classes,
-            classifier_activation=activation,
-            **arguments,
-        ).output
+        options = {"kernel_regularizer": self._regularizer(hp), **options}
+        fixed = dict(input_shape=self.input_shape, input_tensor=x, classes=self.classes)
+        return create_model(spec, classifier_activation=activation, **fixed, **options).output
 
     def _network_identity(self, hp):
         spec, options = self.candidate(hp)
-        return identity(spec, channels=self._channels(), **options)
+        return identity(spec, channels=self._site().channels, **options)
 
     def _own_names(self):
         return super()._own_names().union(*map(self._stage_names, self.options))
@@ -216,8 +203,8 @@ class NetworkHyperModel(TrainingHyperModel):
     def _choose_blocks(self, hp):
         """The block options of a candidate; what is left out is left to the network."""
         names = [name for name in _BLOCK_OPTIONS if name in self.options]
-        options = {name: self.choose(hp, name) for name in names if name != "drop_path_rate"}
-        if "drop_path_rate" in names:  # without a shortcut there is nothing to fall back on
+        options = {name: self.choose(hp, name) for name in names}
+        if "drop_path_rate" in self.options:  # without a shortcut there is nothing to fall back on
             with self._where(hp, "shortcut", lambda shortcut: shortcut is not None):
                 rate = self.choose(hp, "drop_path_rate")
             if options.get("shortcut", self.default_shortcut) is not None:
@@ -251,20 +238,15 @@ class NetworkHyperModel(TrainingHyperModel):
         return (Conv(width, 3),) if stem == "small" else (Conv(width, 7, 2), Pool("max", 3, 2))
 
     def _smallest_of_each_kind(self):
-        """The values of the smallest candidates: numbers at their least, words in all ways."""
-        numbers = {
-            name: min(self.options[option].extremes)
-            for option in ("depth", "width", "width_multiplier", "expansion")
-            if option in self.options and not self.options[option].is_fixed
-            for name in self._names(option)
-        }
-        words = {
-            option: self.options[option].extremes
-            for option in ("block", "kind", "stem", "groups", *_BLOCK_OPTIONS[:-1])
-            if option in self.options and not self.options[option].is_fixed
-        }
-        for labels in itertools.product(*words.values()):
-            yield {**numbers, **dict(zip(words, labels))}
+        """The values of the smallest candidates: sizes at their least, all else in all ways."""
+        values = {}
+        for option, listed in self.options.items():
+            if not listed.is_fixed and option not in (*TRAINING, "drop_path_rate"):
+                is_size = option in ("depth", "width", "width_multiplier", "expansion")
+                kinds = [min(listed.extremes)] if is_size else listed.extremes
+                values.update(dict.fromkeys(self._names(option), kinds))
+        for candidate in itertools.product(*values.values()):
+            yield dict(zip(values, candidate))
 
 
 class ResNetHyperModel(NetworkHyperModel):
@@ -281,8 +263,7 @@ class ResNetHyperModel(NetworkHyperModel):
         blocks: of `"residual"` and `"bottleneck"`.
         expansions: of the bottleneck blocks, which output so many times their width.
         groups: of the 3x3 convolutions; candidates whose filters they do not divide are none.
-        **options: as in `NetworkHyperModel`: budgets (`max_params`, ...), the lists of values
-            (`depths`, `widths`, `activations`, `learning_rates`, ...) and block options.
+        **options: as in `NetworkHyperModel`: `max_params`, `depths`, `learning_rates`, ...
 
     Raises:
         ValueError: as `TrainingHyperModel`.

@@ -94,8 +94,8 @@ def hp_residual_stage(
     Args:
         hp: the `keras_tuner.HyperParameters`.
         x: a Keras tensor, `(batch, *spatial, channels)` or channels first.
-        name: of the stage: its hyperparameters are `{name}_block`, `{name}_depth` and
-            `{name}_width`, its layers `{name}_block1`, `{name}_block2`, ...
+        name: of the stage, which its hyperparameters (`{name}_block`, `{name}_depth` and
+            `{name}_width`) and its layers (`{name}_block1`, ...) begin with.
         depths: numbers of blocks to choose from.
         widths: numbers of `filters` to choose from.
         blocks: of `"residual"` and `"bottleneck"`.
@@ -111,17 +111,15 @@ def hp_residual_stage(
     Examples:
         >>> import keras
         >>> import keras_tuner
-        >>> from keras_resblocks.tuner import hp_activation, hp_regularizer, hp_residual_stage
+        >>> from keras_resblocks.tuner import hp_activation, hp_residual_stage
         >>> def build(hp):
-        ...     options = dict(activation=hp_activation(hp), kernel_regularizer=hp_regularizer(hp))
-        ...     inputs = x = keras.Input((32, 32, 3))
-        ...     x = hp_residual_stage(hp, x, "stage1", **options)
-        ...     x = hp_residual_stage(hp, x, "stage2", strides=2, **options)
-        ...     x = keras.layers.GlobalAveragePooling2D()(x)
-        ...     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
-        ...     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        ...     inputs = keras.Input((32, 32, 3))
+        ...     x = hp_residual_stage(hp, inputs, "stage1", activation=hp_activation(hp))
+        ...     outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+        ...     model = keras.Model(inputs, outputs)
+        ...     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         ...     return model
-        >>> tuner = keras_tuner.RandomSearch(build, "val_accuracy", max_trials=20)
+        >>> tuner = keras_tuner.RandomSearch(build, "val_loss", max_trials=20)
     """
     for block in blocks:
         validation.one_of("blocks", block, ("residual", "bottleneck"))
@@ -129,6 +127,6 @@ def hp_residual_stage(
     depth = hp.Choice(f"{name}_depth", list(depths))
     filters = hp.Choice(f"{name}_width", list(widths))
     for b in range(1, depth + 1):
-        layer_name = f"{name}_block{b}"
-        x = block_class(filters, strides if b == 1 else 1, name=layer_name, **block_options)(x)
+        x = block_class(filters, strides, name=f"{name}_block{b}", **block_options)(x)
+        strides = 1
     return x

@@ -14,10 +14,10 @@ _SHORTAGE = re.compile(
 
 def is_out_of_memory(error):
     """Whether an exception, or a traceback as text, says that memory ran out."""
-    if isinstance(error, str):
-        return bool(_SHORTAGE.search(error))
-    names = " ".join(parent.__name__ for parent in type(error).__mro__)
-    return bool(_SHORTAGE.search(f"{names}: {error}"))
+    if not isinstance(error, str):
+        names = " ".join(parent.__name__ for parent in type(error).__mro__)
+        error = f"{names}: {error}"
+    return bool(_SHORTAGE.search(error))
 
 
 def held():
@@ -26,11 +26,7 @@ def held():
 
 
 def release(known):
-    """Drops what TensorFlow would hold for good of the models trained since `held()`.
-
-    Args:
-        known: what `held` returned.
-    """
+    """Drops what TensorFlow would hold for good of models trained since `known` was `held()`."""
     gradients = _function_gradients()
     for name in set(gradients) - known:
         del gradients[name]

@@ -1,6 +1,7 @@
 """A search by Optuna, from any number of processes and machines."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -20,7 +21,7 @@ from keras_resblocks import validation
 from keras_resblocks.tuner import memory
 from keras_resblocks.tuner.descriptions import describe_search
 from keras_resblocks.tuner.progress import Progress
-from keras_resblocks.tuner.trials import Objectives, Trial, hypermodel_of, objectives_of
+from keras_resblocks.tuner.trials import Objectives, hypermodel_of, objectives_of, run_trial
 from keras_resblocks.types import FilePath
 
 if TYPE_CHECKING:
@@ -48,26 +49,23 @@ def optuna_search(
 ) -> "optuna.Study":
     """Searches with Optuna what KerasTuner's hypermodels describe.
 
-    Every process that makes the same call takes part: start it as often as you like, on any
-    machine that reaches the storage. All return when `max_trials` trials are complete or pruned,
-    or up to one more for each further worker; calls that come late return at once, and
-    a larger `max_trials` goes on.
+    Every process that makes the same call takes part, on any machine that reaches the storage. All
+    return when `max_trials` trials are complete or pruned, or up to one more for each further
+    worker; a larger `max_trials` goes on.
 
-    - In a database, a worker gives signs of life. The trial of one that was killed ends as failed,
-      and another worker, or the next call, runs its hyperparameters again: from its last epoch
-      where all workers share `directory` and the training is one `fit` with callbacks that have no
-      state, else from the start. A journal file and a storage in memory know no signs of life:
-      there the trial of a killed worker stays as it is, running, and counts for nothing.
-    - A trial that raises an exception is failed, with the traceback as its attribute `failure`,
-      and so is one out of memory; three others in a row end the call with an error.
+    - The trial of a killed worker ends as failed, and another worker, or the next call, runs it
+      again: from its last epoch where all workers share `directory` and the training is one `fit`
+      with callbacks that have no state, else from the start. This takes a database: in a journal
+      file, or in memory, the trial stays running, and counts for nothing.
+    - A trial that raises an exception, or runs out of memory, is failed, with the traceback as its
+      attribute `failure`. Three exceptions in a row end the call with an error.
     - No trial is spent on a candidate over the budget of a hypermodel with
       `within_budget(values)`, nor on one that another trial has had; what `study.enqueue_trial`
-      asks for is tried as it is. A search that finds no further candidate is over, with a warning,
-      and one failed trial with the attribute `void`; so has a trial that two workers asked for.
+      asks for is tried as it is. A search that finds no further candidate is over, with a warning
+      and a failed trial with the attribute `void`.
 
     A complete trial has the user attributes `params`, `trainable_params`, `macs`,
-    `activation_memory` (bytes) and `seconds`, which `optuna-dashboard` shows, and `record`: the
-    `history` and `summary` of its model as well.
+    `activation_memory` (bytes), `seconds` and `record`, with the model's `history` and `summary`.
 
     Args:
         hypermodel: a `keras_tuner.HyperModel`, or a function that builds a model from a
@@ -78,13 +76,12 @@ def optuna_search(
         max_trials: number of trials in the study.
         objective: name of a metric, or a `keras_tuner.Objective`, which counts at its best epoch;
             by default that of the hypermodel's task. Several, as `["val_accuracy", "params"]`,
-            where `params`, `trainable_params`, `macs`, `activation_memory` and `seconds` are
-            minimized: `study.best_trials` is their Pareto front. All metrics are then those of
-            the epoch that is best in the first one.
+            have a Pareto front, `study.best_trials`: `params`, `trainable_params`, `macs`,
+            `activation_memory` and `seconds` are minimized, and metrics are those of the epoch
+            that is best in the first one.
         sampler: of Optuna; by default a `TPESampler`.
         pruner: of Optuna, for one objective; by default no trial is pruned.
-        seed: of the default sampler and of the training. One worker, called again with the same
-            seed and another study, runs the same trials.
+        seed: of the default sampler and of the training: of one worker, the same trials.
         directory: where to keep backups of the trials under way and the weights of the best ones,
             as `{directory}/{study_name}/trial_{number}/best.weights.h5`; by default nowhere.
         keep_checkpoints: number of trials that keep their weights; of several objectives, all on
@@ -141,12 +138,12 @@ def optuna_search(
         folder = directory and pathlib.Path(directory) / study_name
         about = {**describe_search(hypermodel, seed), "directory": folder and str(folder)}
         study.set_user_attr("search", about)
-        progress = Progress(objectives[0].name, functools.partial(_standing, study, max_trials))
-        progress.verbose, progress.epochs = verbose, fit_arguments.get("epochs")
+        standing = functools.partial(_standing, study, max_trials)
+        progress = Progress(objectives[0].name, standing, verbose, fit_arguments.get("epochs"))
         worker = _Worker(hypermodel, objectives, folder, seed, fit_arguments, progress)
         callbacks = [worker.on_trial_end, optuna.study.MaxTrialsCallback(max_trials, counted)]
         if folder:
-            callbacks.append(_keep_best(folder, keep_checkpoints))
+            callbacks.append(functools.partial(_keep_best, folder, keep_checkpoints))
         callbacks.append(functools.partial(_print_line, progress))
         with progress:
             while len(study.get_trials(deepcopy=False, states=counted)) < max_trials:
@@ -159,125 +156,100 @@ def optuna_search(
     return study
 
 
+@dataclasses.dataclass
 class _Worker:
-    """Runs trials in this process.
+    """Runs trials in this process."""
 
-    Attributes:
-        was_taken_for_dead: whether another worker has ended the last trial of this one, as it
-            does after a host was suspended. Optuna raises an error then.
-    """
-
-    def __init__(self, hypermodel, objectives, folder, seed, fit_arguments, progress):
-        self.hypermodel = hypermodel
-        self.objectives = objectives
-        self.folder = folder
-        self.seed = seed
-        self.fit_arguments = fit_arguments
-        self.progress = progress
-        self.was_taken_for_dead = False
-        self._failures, self._fatal = 0, None
+    hypermodel: Any
+    objectives: list
+    folder: Any
+    seed: int | None
+    fit_arguments: dict
+    progress: Progress
+    # Whether another worker has ended the last trial, as it does after a host was suspended.
+    # Optuna raises an error then.
+    was_taken_for_dead = False
+    failures, fatal = 0, None
 
     def run(self, trial):
         """The values of a trial: the function that Optuna optimizes."""
-        import keras_tuner
         import optuna
 
+        study, sampler = trial.study, trial.study.sampler
         self.was_taken_for_dead = False
         self.progress.begin(trial.number, {})
-        if _has_twin(trial):
+        if _has_twin(study, trial.number):
             trial.set_user_attr("void", "another trial runs the same again")
             return None
         try:
-            hp = trial.study.sampler.hyperparameters(trial)
+            hp = sampler.hyperparameters(trial)
             if hp is None:
                 warnings.warn("There is no further candidate to try.", stacklevel=2)
                 trial.set_user_attr("void", "no further candidate")
-                trial.study.stop()
+                study.stop()
                 return None
             self.progress.begin(trial.number, hp.values)
             values, record = self._trained(trial, hp)
             costs = {**record["cost"], "seconds": record["seconds"]["total"]}
             for name, value in {**costs, "record": record}.items():
                 trial.set_user_attr(name, value)
-            trial.set_user_attr("identity", trial.study.sampler.identity(trial.params))
+            trial.set_user_attr("identity", sampler.identity(trial.params))
+            return values
         except optuna.TrialPruned:
-            trial.set_user_attr("identity", trial.study.sampler.identity(trial.params))
+            trial.set_user_attr("identity", sampler.identity(trial.params))
             raise
         except optuna.exceptions.UpdateFinishedTrialError:
             self.was_taken_for_dead = True
             raise
-        except keras_tuner.errors.FatalError as error:
-            self._fatal = error
-            raise
         except KeyboardInterrupt:  # the next call goes on with it
-            _retry(None)(trial.study, _frozen(trial))
+            _retry(None)(study, _frozen(study, trial.number))
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, keras_tuner.errors.FatalError):
+                self.fatal = error
             trial.set_user_attr("failure", traceback.format_exc())
             raise
-        return values
 
     def _trained(self, trial, hp):
-        frozen = _frozen(trial)
+        frozen = _frozen(trial.study, trial.number)
         origin = _original(frozen)
         folder = self.folder and self.folder / f"trial_{origin}"
         seed = None if self.seed is None else self.seed + origin
-        report = self._report(trial, frozen)
-        trained = Trial(self.hypermodel, self.objectives, folder, report, seed)
-        values, record = trained.run(hp, **self.fit_arguments)
+        on_epoch = functools.partial(self._report, trial, frozen.intermediate_values)
+        arguments = (self.hypermodel, hp, self.objectives, self.fit_arguments)
+        values, record = run_trial(*arguments, folder, on_epoch, seed)
         if folder and origin != trial.number and folder.exists():
             os.replace(folder, self.folder / f"trial_{trial.number}")
         return values, record
 
-    def _report(self, trial, frozen):
+    def _report(self, trial, known, epoch, values):
         import optuna
 
-        def report(epoch, values):
-            self.progress.epoch(epoch, values)
-            for value in values.values() if len(self.objectives) == 1 else ():
-                if epoch not in frozen.intermediate_values:  # by an earlier run of the trial
-                    trial.report(value, epoch)
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-
-        return report
+        self.progress.epoch(epoch, values)
+        for value in values.values() if len(self.objectives) == 1 else ():
+            if epoch not in known:  # of an earlier run of the trial
+                trial.report(value, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
 
     def on_trial_end(self, study, trial):
         """Raises where the search cannot go on; a callback of Optuna."""
         failure = trial.user_attrs.get("failure")
-        if self._fatal is not None:
-            raise self._fatal
+        if self.fatal is not None:
+            raise self.fatal
         if failure is None:
-            self._failures = 0
+            self.failures = 0
         elif not memory.is_out_of_memory(failure):  # which says nothing of the next candidate
-            self._failures += 1
-        if self._failures == MAX_CONSECUTIVE_FAILURES:
+            self.failures += 1
+        if self.failures == MAX_CONSECUTIVE_FAILURES:
             raise RuntimeError(
-                f"{self._failures} trials of this worker have failed in a row. The last one:\n"
+                f"{self.failures} trials of this worker have failed in a row. The last one:\n"
                 f"{failure}"
             )
 
 
-def _frozen(trial):
-    return trial.study.get_trials(deepcopy=False)[trial.number]
-
-
-def _original(trial):
-    """The number of the trial that this one runs again; its own if it runs for the first time."""
-    import optuna
-
-    number = optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-    return trial.number if number is None else number
-
-
-def _has_twin(trial):
-    """Whether an earlier trial runs the same one again.
-
-    On SQLite, two workers may notice at once that a third has died, and both ask for its trial.
-    """
-    history = _history(_frozen(trial))
-    before = trial.study.get_trials(deepcopy=False)[: trial.number]
-    return bool(history) and any(_history(one) == history for one in before)
+def _frozen(study, number):
+    return study.get_trials(deepcopy=False)[number]
 
 
 def _history(trial):
@@ -287,10 +259,18 @@ def _history(trial):
     return optuna.storages.RetryHeartbeatStaleTrialCallback.retry_history(trial)
 
 
-def _is_lost(trial):
-    """Whether a trial ended because its worker had died."""
-    known = trial.user_attrs.keys() & {"failure", "void"}
-    return trial.state.name == "FAIL" and not known
+def _original(trial):
+    """The number of the trial that this one runs again; its own if it runs for the first time."""
+    return [*_history(trial), trial.number][0]
+
+
+def _has_twin(study, number):
+    """Whether an earlier trial runs the same one again.
+
+    On SQLite, two workers may notice at once that a third has died, and both ask for its trial.
+    """
+    *before, last = study.get_trials(deepcopy=False)[: number + 1]
+    return bool(_history(last)) and any(_history(one) == _history(last) for one in before)
 
 
 def _retry(times):
@@ -301,29 +281,25 @@ def _retry(times):
     )
 
 
-def _keep_best(folder, keep):
+def _keep_best(folder, keep, study, _):
     """A callback of Optuna: deletes what ended trials have left, but the best weights.
 
     A trial that is not among the best by now never will be. One that is under way, or waits to be
     run again, is left alone, so that workers can share the folder.
     """
-
-    def keep_best(study, _):
-        trials = study.get_trials(deepcopy=False)
-        best = study.best_trials if len(study.directions) > 1 else _ranked(study, trials)[:keep]
-        kept = {trial.number for trial in best}
-        run_again = {number for trial in trials for number in _history(trial)[-1:]}
-        for trial in trials:
-            # A worker that finds another one dead ends its trial first, then asks for it again.
-            is_over = trial.state.is_finished() and not _is_lost(trial)
-            if not is_over and trial.number not in run_again:
-                kept |= {trial.number, _original(trial)}
-        for path in folder.glob("trial_*"):
-            number = int(path.name.removeprefix("trial_"))
-            if number < len(trials) and number not in kept:
-                shutil.rmtree(path, ignore_errors=True)
-
-    return keep_best
+    trials = study.get_trials(deepcopy=False)
+    best = study.best_trials if len(study.directions) > 1 else _ranked(study, trials)[:keep]
+    kept = {trial.number for trial in best}
+    run_again = {number for trial in trials for number in _history(trial)[-1:]}
+    for trial in trials:
+        # A worker that finds another one dead ends its trial first, then asks for it again.
+        is_over = trial.state.name != "FAIL" or trial.user_attrs.keys() & {"failure", "void"}
+        if not (trial.state.is_finished() and is_over) and trial.number not in run_again:
+            kept |= {trial.number, _original(trial)}
+    for path in folder.glob("trial_*"):
+        number = int(path.name.removeprefix("trial_"))
+        if number < len(trials) and number not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _ranked(study, trials):
@@ -349,15 +325,11 @@ def _standing(study, max_trials):
 def _print_line(progress, study, trial):
     """A callback of Optuna: prints the line of a trial."""
     if trial.state.name == "COMPLETE":
-        values = (f"{k} {_text(v)}" for k, v in zip(study.metric_names, trial.values))
-        progress.end(", ".join(values))
+        pairs = zip(study.metric_names, trial.values)
+        progress.end(", ".join(f"{name} {v:.{4 if v % 1 else 0}f}" for name, v in pairs))
     elif "void" not in trial.user_attrs:  # of which there is a warning
         state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
         progress.end(state, trial.user_attrs.get("failure", ""))
-
-
-def _text(value):
-    return f"{value:.4f}" if value % 1 else f"{value:.0f}"
 
 
 @contextlib.contextmanager
@@ -392,16 +364,16 @@ def _study(name, storage, objectives, pruner):
     )
     known = (study.metric_names or names, [one.name.lower() for one in study.directions])
     if known != (names, directions):
+        expected, received = (
+            ", ".join(f"{name} ({direction})" for name, direction in zip(*pair))
+            for pair in (known, (names, directions))
+        )
         raise ValueError(
-            f"`objective` must be that of the study {name!r}: {_listed(*known)}. Received: "
-            f"objective={_listed(names, directions)}"
+            f"`objective` must be that of the study {name!r}: {expected}. Received: "
+            f"objective={received}"
         )
     study.set_metric_names(names)
     return study
-
-
-def _listed(names, directions):
-    return ", ".join(f"{name} ({direction})" for name, direction in zip(names, directions))
 
 
 def _check_space(study, distributions):
@@ -452,8 +424,7 @@ def _database(url, grace_period, max_reruns, attempts=6):
     import sqlalchemy
 
     if url.startswith("redis"):
-        backend = optuna.storages.journal.JournalRedisBackend(url)
-        return optuna.storages.JournalStorage(backend)
+        return optuna.storages.JournalStorage(optuna.storages.journal.JournalRedisBackend(url))
     is_sqlite = url.startswith("sqlite:")
     options = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
     for attempt in range(1, attempts + 1):

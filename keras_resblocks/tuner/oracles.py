@@ -20,27 +20,21 @@ import numpy as np
 from keras_resblocks import json_files
 from keras_resblocks.tuner.memory import is_out_of_memory
 
-_ENDED = ("COMPLETED", "INVALID", "FAILED")
 _INTERNAL = "tuner/"  # the values that Hyperband adds to a trial
+_LONGEST = "tuner/max_epochs"  # and we: how many epochs the longest has, for schedules
 
 
 class SearchOracle(keras_tuner.Oracle):
-    """Mixed into an oracle: what the four have in common.
+    """Mixed into an oracle: what the four have in common."""
 
-    Attributes:
-        candidates: the hypermodel, if it has `within_budget(values)` and `identity(values)`.
-    """
-
-    candidates = None
-    # A budget may leave little of a space, and a draw takes about a millisecond.
-    max_draws = 1000
+    candidates = None  # the hypermodel, if it has `within_budget(values)` and `identity(values)`
 
     def get_best_trials(self, num_trials=1):
         """As KerasTuner's; of equal scores the trial with the fewest parameters is better."""
         sign = -1 if self.objective.direction == "max" else 1
 
         def rank(trial):
-            if trial.status != "COMPLETED" or np.isnan(trial.score):
+            if trial.status != "COMPLETED":
                 return np.inf, np.inf
             return sign * trial.score, self._params(trial.trial_id)
 
@@ -56,7 +50,8 @@ class SearchOracle(keras_tuner.Oracle):
         """Draws only candidates of a hypermodel that are within its budget."""
         if hasattr(hypermodel, "within_budget") and hasattr(hypermodel, "identity"):
             self.candidates = hypermodel
-            self._max_collisions = self.max_draws
+            # A budget may leave little of a space, and a draw takes about a millisecond.
+            self._max_collisions = 1000
 
     def _duplicate(self, values):
         if self.candidates and not self.candidates.within_budget(_own(values)):
@@ -65,8 +60,9 @@ class SearchOracle(keras_tuner.Oracle):
 
     def _compute_values_hash(self, values):
         if self.candidates:
-            internal = {k: value for k, value in values.items() if k.startswith(_INTERNAL)}
-            values = {**internal, "identity": self.candidates.identity(_own(values))}
+            own = _own(values)
+            internal = {k: v for k, v in values.items() if k not in own and k != _LONGEST}
+            values = {**internal, "identity": self.candidates.identity(own)}
         return super()._compute_values_hash(values)
 
     def _record_values(self, trial):
@@ -86,8 +82,8 @@ class SearchOracle(keras_tuner.Oracle):
         return self.max_trials
 
     def unfinished(self):
-        """The ended trials from which others may yet go on."""
-        return ()
+        """The ended trials from which others may yet go on, a set."""
+        return set()
 
     def save(self):
         json_files.write(self._get_oracle_fname(), self.get_state())
@@ -107,18 +103,15 @@ class SearchOracle(keras_tuner.Oracle):
             ) from error
         # A trial killed between its two files was never announced, and is drawn again.
         self.trials = {key: self.trials[key] for key in self.start_order}
+        verbose, self.verbose = self.verbose, 0
         for trial_id in [*self._retry_queue]:
             trial = self.trials[trial_id]
             if trial.metrics.exists(self.objective.name):
                 trial.status = "COMPLETED"
-            if trial.status in _ENDED:
+            if trial.status in ("COMPLETED", "INVALID", "FAILED"):
                 self._retry_queue.remove(trial_id)
                 if trial_id not in self.end_order:
-                    self._end_quietly(trial)
-
-    def _end_quietly(self, trial):
-        verbose, self.verbose = self.verbose, 0
-        self.end_trial(trial)
+                    self.end_trial(trial)
         self.verbose = verbose
 
     def _check_consecutive_failures(self):
@@ -172,33 +165,18 @@ class GridSearchOracle(SearchOracle, keras_tuner.oracles.GridSearchOracle):
 
 
 class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
-    """Gives many candidates a few epochs, and the best of them more.
-
-    Trials of a hypermodel with a learning rate schedule hold the number of epochs of the longest
-    as `tuner/max_epochs`.
-    """
-
-    longest = None
-
-    def search_in(self, hypermodel):
-        super().search_in(hypermodel)
-        if hasattr(hypermodel, "schedule_epochs"):
-            self.longest = self.max_epochs
+    """Gives many candidates a few epochs, and the best of them more."""
 
     def populate_space(self, trial_id):
         proposal = super().populate_space(trial_id)
-        if proposal.get("values") and self.longest:
-            proposal["values"][f"{_INTERNAL}max_epochs"] = self.longest
+        if proposal.get("values") and hasattr(self.candidates, "schedule_epochs"):
+            proposal["values"][_LONGEST] = self.max_epochs
         return proposal
 
     def unfinished(self):
         self._remove_completed_brackets()
         rounds = (round_ for bracket in self._brackets for round_ in bracket["rounds"][:-1])
         return {info["id"] for round_ in rounds for info in round_}
-
-    def _compute_values_hash(self, values):
-        others = {k: value for k, value in values.items() if k != f"{_INTERNAL}max_epochs"}
-        return super()._compute_values_hash(others)
 
     def total_trials(self):
         if self.hyperband_iterations == float("inf"):

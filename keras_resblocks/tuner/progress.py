@@ -13,25 +13,22 @@ from keras_resblocks.tuner.reports.tables import format_value
 class Progress:
     """Says how far a search is: the trial and its epoch, the best so far and the time left.
 
-    Each trial leaves a line, of less than 80 characters. On a terminal two others follow the
-    epochs of the trial that is under way, with its hyperparameters. A context manager: outside of
-    it there is no live line.
+    Each trial leaves a line, of at most 80 characters. Within the context, two others on a
+    terminal follow the epochs of the trial that is under way, with its hyperparameters.
 
     Args:
         objective: its name.
         standing: a function that returns how many trials are over, how many there will be (None
             if there is no telling), and the best one in words.
-
-    Attributes:
         verbose: whether to say anything.
-        epochs: of the trial that is under way, None if not known.
+        epochs: of a trial, None if not known.
     """
 
-    def __init__(self, objective, standing):
+    def __init__(self, objective, standing, verbose=1, epochs=None):
         self.objective = objective
         self.standing = standing
-        self.verbose = 1
-        self.epochs = None
+        self.verbose = verbose
+        self.epochs = epochs
         self._durations = []
         self._began = None
         self._live = None
@@ -57,9 +54,9 @@ class Progress:
     def epoch(self, epoch, logs):
         """Shows an epoch of the trial that is over, counted from 0, and its metrics."""
         name = self.objective
-        score = [f"{name} {logs[name]:.4f}"] if name in logs else []
+        score = f"{name} {logs[name]:.4f}" if name in logs else ""
         of_all = f" of {self.epochs}" if self.epochs else ""
-        self._show(f"epoch {epoch + 1}{of_all}", *score)
+        self._show(f"epoch {epoch + 1}{of_all}", score)
 
     def end(self, result, reason=None):
         """Prints the line of the trial: its result, or what became of it and why."""
@@ -72,9 +69,8 @@ class Progress:
         took = _duration(self._durations[-1])
         if reason is None:
             return self._joined(f"{result} in {took}")
-        return self._joined(
-            ": ".join([f"{result} after {took}", *reason.strip().splitlines()[-1:]])
-        )
+        last = reason.strip().splitlines()[-1:]
+        return self._joined(": ".join([f"{result} after {took}", *last]))
 
     def _show(self, *parts):
         if self._live is not None:

@@ -16,7 +16,7 @@ import keras_tuner
 from keras_resblocks import json_files, validation
 from keras_resblocks.tuner.descriptions import describe_search
 from keras_resblocks.tuner.hyperparameters import parameters_of
-from keras_resblocks.tuner.trials import Objectives, Trial, hypermodel_of, objectives_of
+from keras_resblocks.tuner.trials import Objectives, hypermodel_of, objectives_of, run_trial
 from keras_resblocks.types import FilePath
 
 if TYPE_CHECKING:
@@ -42,21 +42,20 @@ def ray_search(
     """Searches with Ray Tune and Optuna what KerasTuner's hypermodels describe.
 
     As many trials run at once as the resources allow: one on each GPU of this host, several on
-    each, or on a cluster that `ray.init(address=...)` or `RAY_ADDRESS` names. The candidates are
-    drawn by Ray's `OptunaSearch`, within the budget of the hypermodel and none twice. All
-    hyperparameters are drawn before a model is built: those that `build` asks for behind an `if`
-    of Python without a `conditional_scope`, and those of `fit`, keep their defaults.
+    each, or on a cluster that `ray.init(address=...)` or `RAY_ADDRESS` names. Ray's `OptunaSearch`
+    draws the candidates, within the budget of the hypermodel and none twice, before their models
+    are built: hyperparameters that `build` asks for behind an `if` of Python without a
+    `conditional_scope`, and those of `fit`, keep their defaults.
 
     - A trial with a worker that died is run again, `max_reruns` times: from its last epoch where
       the training is one `fit` with callbacks that have no state, else from the start.
-    - A search that was interrupted goes on with the same call: finished trials are kept. Ray keeps
-      the number of trials that it began with.
+    - A search that was interrupted goes on with the same call, up to the number of trials that it
+      began with. Finished trials are kept.
     - A trial that raises an exception, or runs out of memory, ends with a score of NaN and its
       traceback as the metric `failure`; if all do, that is an error.
 
     Args:
-        hypermodel: a `keras_tuner.HyperModel`, or a function that builds a model from a
-            `keras_tuner.HyperParameters`.
+        hypermodel: as in `optuna_search`.
         name: of the search, a folder in `storage_path`.
         max_trials: number of trials.
         objective: as in `optuna_search`, one or several.
@@ -74,8 +73,7 @@ def ray_search(
 
     Returns:
         The `ray.tune.ResultGrid`; `report` reads it. The metrics of a result have the values of the
-        objectives at its best epoch. Its checkpoint holds `best.weights.h5` and `record.json`, with
-        the `cost`, `history`, `seconds` and `summary` of the model.
+        objectives at its best epoch, its checkpoint has `best.weights.h5` and `record.json`.
 
     Raises:
         ImportError: without Ray or Optuna.
@@ -115,16 +113,9 @@ def ray_search(
     if resources_per_trial is None:
         has_gpu = ray.cluster_resources().get("GPU", 0) > 0
         resources_per_trial = {"cpu": 1, **({"gpu": 1} if has_gpu else {})}
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            _run,
-            hypermodel=hypermodel,
-            objectives=objectives,
-            seed=seed,
-            fit_arguments=fit_arguments,
-        ),
-        resources_per_trial,
-    )
+    shared = dict(hypermodel=hypermodel, objectives=objectives, seed=seed)
+    run = tune.with_parameters(_run, fit_arguments=fit_arguments, **shared)
+    trainable = tune.with_resources(run, resources_per_trial)
     folder = f"{storage_path or pathlib.Path.home() / 'ray_results'}/{name}"
     if "://" not in folder:
         folder = str(pathlib.Path(folder).absolute())
@@ -161,12 +152,11 @@ def ray_search(
     return results
 
 
-def _goal(objectives):
+def _goal(objectives: list) -> dict[str, Any]:
     """Metric and mode as Ray Tune names them: lists for several objectives."""
-    names, modes = zip(*((one.name, one.direction) for one in objectives))
     if len(objectives) == 1:
-        return {"metric": names[0], "mode": modes[0]}
-    return {"metric": list(names), "mode": list(modes)}
+        return {"metric": objectives[0].name, "mode": objectives[0].direction}
+    return {"metric": [o.name for o in objectives], "mode": [o.direction for o in objectives]}
 
 
 def _search_of(hypermodel, objectives, sampler, seed):
@@ -206,26 +196,28 @@ def _run(config, hypermodel, objectives, seed, fit_arguments):
     about = describe_search(hypermodel, seed)
     if seed is not None:
         seed = zlib.crc32(f"{seed} {sorted(config.items())}".encode())
+    names = [one.name for one in objectives]
+    unknown = dict.fromkeys(names, math.nan)
     with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
         before = tune.get_checkpoint()
         if before:
             with before.as_directory() as kept:
                 shutil.copytree(kept, folder, dirs_exist_ok=True)
-        backup = pathlib.Path(folder) / "backup"
+        backup = folder / "backup"
 
         def on_epoch(epoch, values):
             if values:
                 kept = tune.Checkpoint.from_directory(folder) if backup.exists() else None
-                tune.report({**dict.fromkeys(names, math.nan), **values}, checkpoint=kept)
+                tune.report({**unknown, **values}, checkpoint=kept)
 
-        names = [one.name for one in objectives]
         try:
-            trial = Trial(hypermodel, objectives, folder, on_epoch, seed)
-            values, record = trial.run(parameters_of(config), **fit_arguments)
+            arguments = (hypermodel, parameters_of(config), objectives, fit_arguments)
+            values, record = run_trial(*arguments, folder, on_epoch, seed)
             metrics = dict(zip(names, values))
-            json_files.write(pathlib.Path(folder) / "record.json", {**record, "search": about})
+            json_files.write(folder / "record.json", {**record, "search": about})
         except Exception:
-            metrics = {**dict.fromkeys(names, math.nan), "failure": traceback.format_exc()}
+            metrics = {**unknown, "failure": traceback.format_exc()}
         shutil.rmtree(backup, ignore_errors=True)
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 

@@ -29,7 +29,7 @@ SCHEDULES = {
 
 _Flip = functools.partial(keras.layers.RandomFlip, "horizontal")
 
-# The names of augmentations, each the layers that change images in training.
+# The layers of an augmentation by its name.
 AUGMENTATIONS = {
     "flip": (_Flip,),
     "shift": (RandomShift,),
@@ -49,13 +49,7 @@ def check_augmentation(value):
 
 
 def augmented(x, value, site):
-    """Images, changed in training.
-
-    Args:
-        x: a Keras tensor.
-        value: None, a name or a Keras layer.
-        site: the `Site` of the images.
-    """
+    """Images, changed in training by a name, a Keras layer or None, at their `Site`."""
     if value is None:
         return x
     if not isinstance(value, str):
@@ -78,11 +72,7 @@ def optimizer_of(name, learning_rate, dtype, pack=PackedOptimizer):
 
 
 def schedule_of(name, learning_rate, epochs):
-    """The callback that sets the learning rate of each epoch.
-
-    It depends on nothing but the number of the epoch, so that a training which is taken up
-    again goes on where it was.
-    """
+    """The callback that sets the learning rate of each epoch, by nothing but its number."""
     factor = SCHEDULES[name]
     return keras.callbacks.LearningRateScheduler(
         lambda epoch, current: learning_rate * factor(min(1.0, epoch / epochs))

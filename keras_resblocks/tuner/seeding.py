@@ -8,11 +8,10 @@ import numpy as np
 
 
 def seed_all(seed):
-    """As `keras.utils.set_random_seed`, without importing TensorFlow on another backend.
+    """As `keras.utils.set_random_seed`, without the seconds that importing TensorFlow takes.
 
-    That takes seconds and hundreds of megabytes, for a generator that nothing uses. Only for where
-    a trial is yet to be built: KerasTuner clears Keras's session then, and with it Keras's own
-    generator, which is not seeded here.
+    Only for where a trial is yet to be built: KerasTuner clears Keras's session then, and with it
+    Keras's own generator, which is not seeded here.
     """
     if keras.backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
         keras.utils.set_random_seed(seed)

@@ -58,27 +58,18 @@ class Range:
 
     def choose(self, hp: keras_tuner.HyperParameters, name: str) -> float:
         """The value that the hyperparameter of this name has."""
-        options = {"step": self.step, "sampling": self.sampling}
-        if isinstance(self.low, numbers.Integral) and isinstance(self.high, numbers.Integral):
-            return hp.Int(name, self.low, self.high, **options)
-        return hp.Float(name, self.low, self.high, **options)
+        are_whole = all(isinstance(end, numbers.Integral) for end in self.extremes)
+        declare = hp.Int if are_whole else hp.Float
+        return declare(name, self.low, self.high, step=self.step, sampling=self.sampling)
 
 
 class Choices:
-    """Some values, by the label that the hyperparameter shows for each.
-
-    Args:
-        labels: dict of label to value.
-    """
+    """Some values, by the label that the hyperparameter shows for each."""
 
     def __init__(self, labels):
         self.labels = labels
+        self.extremes = tuple(labels)
         self.is_fixed = len(labels) == 1
-
-    @property
-    def extremes(self):
-        """What the hyperparameter of the cheapest and the dearest candidates may show."""
-        return tuple(self.labels)
 
     def choose(self, hp, name):
         """The value that the hyperparameter of this name has; one value alone is none."""
@@ -97,16 +88,7 @@ class Choices:
 
 
 def read(argument, values, check):
-    """The `Choices` or the `Range` that an argument of a hypermodel says; None for None.
-
-    Args:
-        argument: its name, for messages.
-        values: a list or tuple, one bare value, a `Range` or None.
-        check: function of the argument and a value, that raises where this is none.
-
-    Raises:
-        ValueError: for no values, or the same twice.
-    """
+    """The `Choices` or the `Range` that an argument of a hypermodel says; None for None."""
     if values is None:
         return None
     if isinstance(values, Range):

@@ -1,13 +1,27 @@
 """What a network is trained for: its last activation, its loss, its metrics, what to optimize."""
 
-import copy
-import dataclasses
-import typing
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import keras_tuner
 
 from keras_resblocks.training import SmoothedSparseCategoricalCrossentropy
+
+
+class Task(NamedTuple):
+    """A kind of learning."""
+
+    activation: str  # of the last layer
+    loss: str
+    smoothed_loss: Any  # function of a label smoothing above 0; None if there is none
+    metrics: Callable  # of the number of outputs
+    objective: tuple[str, str]  # name and direction
+
+
+def _smoothed_binary(smoothing):
+    return keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
 
 
 def _binary_metrics(**options):
@@ -17,24 +31,9 @@ def _binary_metrics(**options):
     ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A kind of learning.
-
-    Attributes:
-        activation: of the last layer, by name.
-        loss: for Keras's `compile`.
-        smoothed_loss: function of a label smoothing above 0 to a loss, None if there is none.
-        metrics: function of the number of outputs to a list of metrics.
-        objective: name and direction of what a search optimizes.
-    """
-
-    activation: str
-    loss: str
-    smoothed_loss: typing.Callable | None
-    metrics: typing.Callable
-    objective: tuple
-
+_sigmoid = functools.partial(
+    Task, activation="sigmoid", loss="binary_crossentropy", smoothed_loss=_smoothed_binary
+)
 
 TASKS = {
     "classification": Task(
@@ -44,17 +43,10 @@ TASKS = {
         metrics=lambda classes: ["accuracy"],
         objective=("val_accuracy", "max"),
     ),
-    "binary": Task(
-        activation="sigmoid",
-        loss="binary_crossentropy",
-        smoothed_loss=lambda s: keras.losses.BinaryCrossentropy(label_smoothing=s),
-        metrics=lambda classes: _binary_metrics(),
-        objective=("val_accuracy", "max"),
+    "binary": _sigmoid(
+        metrics=lambda classes: _binary_metrics(), objective=("val_accuracy", "max")
     ),
-    "multilabel": Task(
-        activation="sigmoid",
-        loss="binary_crossentropy",
-        smoothed_loss=lambda s: keras.losses.BinaryCrossentropy(label_smoothing=s),
+    "multilabel": _sigmoid(
         metrics=lambda classes: _binary_metrics(multi_label=True, num_labels=classes),
         objective=("val_auc", "max"),
     ),
@@ -71,8 +63,3 @@ TASKS = {
 def objective_of(task):
     """The `keras_tuner.Objective` that fits a task, by its name."""
     return keras_tuner.Objective(*TASKS[task].objective)
-
-
-def fresh(value):
-    """A copy of a loss or of metrics for one model: those of Keras have a state."""
-    return copy.deepcopy(value)

@@ -3,7 +3,6 @@
 import copy
 import math
 import os
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -12,7 +11,6 @@ import keras
 import keras_tuner
 
 from keras_resblocks.tuner import epochs, memory
-from keras_resblocks.tuner.base import TrainingHyperModel
 from keras_resblocks.tuner.descriptions import describe
 from keras_resblocks.tuner.seeding import seed_all
 
@@ -21,14 +19,6 @@ Objectives: TypeAlias = str | keras_tuner.Objective | Sequence[str | keras_tuner
 
 # What a search can minimize beside the metrics of a training; the last one in all of a trial.
 COSTS = ("params", "trainable_params", "macs", "activation_memory", "seconds")
-
-
-class _Function(keras_tuner.HyperModel):
-    """A hypermodel of a function that builds models."""
-
-    def __init__(self, build):
-        super().__init__()
-        self.build = build
 
 
 def hypermodel_of(hypermodel):
@@ -40,32 +30,24 @@ def hypermodel_of(hypermodel):
             "`hypermodel` must be a `keras_tuner.HyperModel` or a function that builds a model. "
             f"Received: hypermodel={hypermodel!r}"
         )
-    return _Function(hypermodel)
+    made = keras_tuner.HyperModel()
+    made.build = hypermodel
+    return made
 
 
 def objectives_of(objective, hypermodel):
-    """A list of `keras_tuner.Objective`; by default that of the hypermodel's task.
-
-    Args:
-        objective: None, the name of a metric or of one of `COSTS`, a `keras_tuner.Objective`, or
-            a list of these.
-        hypermodel: may have an `objective`.
-    """
+    """A list of `keras_tuner.Objective`; by default that of the hypermodel's task."""
     if objective is None:
         objective = getattr(hypermodel, "objective", "val_accuracy")
-    listed = objective if isinstance(objective, (list, tuple)) else [objective]
-    objectives = []
-    for one in listed:
+    objectives = [*objective] if isinstance(objective, (list, tuple)) else [objective]
+    for i, one in enumerate(objectives):
         if isinstance(one, str):
-            one = (
-                keras_tuner.Objective(one, "min")
-                if one in COSTS
-                # KerasTuner tells the direction of a metric nowhere else in public.
-                else keras_tuner.oracles.RandomSearchOracle(one).objective
-            )
-        objectives.append(one)
-    metrics = [one for one in objectives if isinstance(one, keras_tuner.Objective)]
-    if len(metrics) < len(objectives) or all(one.name in COSTS for one in metrics):
+            if one in COSTS:
+                objectives[i] = keras_tuner.Objective(one, "min")
+            else:  # KerasTuner tells the direction of a metric nowhere else in public
+                objectives[i] = keras_tuner.oracles.RandomSearchOracle(one).objective
+    are_objectives = all(isinstance(one, keras_tuner.Objective) for one in objectives)
+    if not are_objectives or all(one.name in COSTS for one in objectives):
         raise ValueError(
             "`objective` must be the name of a metric or a `keras_tuner.Objective`, or a list with "
             f"at least one metric beside {', '.join(COSTS)}. Received: objective={objective!r}"
@@ -73,86 +55,68 @@ def objectives_of(objective, hypermodel):
     return objectives
 
 
-class Trial:
-    """Trains one candidate.
+def run_trial(hypermodel, hp, objectives, fit_arguments, folder=None, on_epoch=None, seed=None):
+    """Builds, trains and scores a candidate.
 
     Args:
-        hypermodel: a `keras_tuner.HyperModel`.
+        hypermodel, hp: a `keras_tuner.HyperModel`, and the hyperparameters of the candidate.
         objectives: a list of `keras_tuner.Objective`. The first metric among them decides which
             epoch is the best.
-        folder: where to keep a backup to go on from, and `best.weights.h5`; None for nowhere.
+        fit_arguments: for `fit`. The callbacks are copied.
+        folder: a `pathlib.Path`, for a backup to go on from and `best.weights.h5`, or None.
         on_epoch: called with each epoch, from 0, and the values of the objectives that it
-            measured, by name.
+            measured, by name; or None.
         seed: of all that is drawn, None for none.
+
+    Returns:
+        The values of the objectives, a list, and a dict with `cost`, `history`, `seconds`,
+        `summary` and `objectives`.
     """
+    began, held = time.monotonic(), memory.held()
+    metric = next(one for one in objectives if one.name not in COSTS)
+    callbacks = copy.deepcopy(list(fit_arguments.get("callbacks") or ()))
+    is_plain = epochs.is_one_fit(hypermodel)
+    record = epochs.Record(metric if is_plain else None, fit_arguments.get("validation_freq", 1))
+    own = [record]
+    if folder:
+        own.append(_SaveBestEpoch(folder / "best.weights.h5", metric))
+        if is_plain and epochs.are_stateless(callbacks):
+            own.append(epochs.Backup(folder / "backup", own[-1]))
+    if on_epoch:
 
-    def __init__(self, hypermodel, objectives, folder=None, on_epoch=None, seed=None):
-        self.hypermodel = hypermodel
-        self.objectives = objectives
-        self.metric = next(one for one in objectives if one.name not in COSTS)
-        self.folder = folder and pathlib.Path(folder)
-        self.on_epoch = on_epoch
-        self.seed = seed
+        def report(epoch, logs):
+            logs = _plain(logs or {})
+            on_epoch(epoch, {one.name: logs[one.name] for one in objectives if one.name in logs})
 
-    def run(self, hp, *args, callbacks=(), **kwargs):
-        """Builds and trains the candidate.
-
-        Args:
-            hp: its hyperparameters.
-            *args, callbacks, **kwargs: for `fit`. The callbacks are copied.
-
-        Returns:
-            The values of the objectives, a list, and a dict with `cost`, `history`, `seconds`,
-            `summary` and `objectives`.
-        """
-        began, held = time.monotonic(), memory.held()
-        keras.utils.clear_session()
-        try:
-            if self.seed is not None:
-                seed_all(self.seed)
-            model = self.hypermodel.build(hp)
-            is_plain = type(self.hypermodel).fit in (
-                keras_tuner.HyperModel.fit,
-                TrainingHyperModel.fit,
-            )
-            record = epochs.Record(
-                self.metric if is_plain else None, kwargs.get("validation_freq", 1)
-            )
-            callbacks = copy.deepcopy(list(callbacks or ()))
-            own = [record, *self._own_callbacks(is_plain and epochs.are_stateless(callbacks))]
-            kwargs.setdefault("verbose", 0)
-            results = self.hypermodel.fit(hp, model, *args, callbacks=[*callbacks, *own], **kwargs)
-            described = describe(model)
-        finally:
-            memory.release(held)
-        seconds = {"total": time.monotonic() - began, "training": record.seconds}
-        objectives = [{"name": one.name, "direction": one.direction} for one in self.objectives]
-        content = {
-            "history": _plain(record.history),
-            **described,
-            "seconds": seconds,
-            "objectives": objectives,
-        }
-        return self._values(results, content), content
-
-    def _own_callbacks(self, goes_on):
-        best = None
-        if self.folder:
-            best = _SaveBestEpoch(self.folder / "best.weights.h5", self.metric)
-            yield best
-        if self.folder and goes_on:
-            yield epochs.Backup(self.folder / "backup", best)
-        if self.on_epoch:
-            yield _OnEpoch(self.objectives, self.on_epoch)
-
-    def _values(self, results, content):
-        costs = {**content["cost"], "seconds": content["seconds"]["total"]}
-        best = _best_metrics(results, self.metric)
-        values = [{**costs, **best}.get(one.name) for one in self.objectives]
-        for one, value in zip(self.objectives, values):
-            if value is None or math.isnan(value):
-                raise keras_tuner.errors.FailedTrialError(f"`{one.name}` is not a number: {value}")
-        return [float(value) for value in values]
+        own.append(keras.callbacks.LambdaCallback(on_epoch_end=report))
+    keras.utils.clear_session()
+    try:
+        if seed is not None:
+            seed_all(seed)
+        model = hypermodel.build(hp)
+        arguments = {"verbose": 0, **fit_arguments, "callbacks": [*callbacks, *own]}
+        results = hypermodel.fit(hp, model, **arguments)
+        described = describe(model)
+    finally:
+        memory.release(held)
+    seconds = {"total": time.monotonic() - began, "training": record.seconds}
+    measured = {
+        **described["cost"],
+        "seconds": seconds["total"],
+        **_best_metrics(results, metric),
+    }
+    values = []
+    for one in objectives:
+        value = measured.get(one.name)
+        if value is None or math.isnan(value):
+            raise keras_tuner.errors.FailedTrialError(f"`{one.name}` is not a number: {value}")
+        values.append(float(value))
+    return values, {
+        "history": _plain(record.history),
+        **described,
+        "seconds": seconds,
+        "objectives": [{"name": one.name, "direction": one.direction} for one in objectives],
+    }
 
 
 def _best_metrics(results, objective):
@@ -186,24 +150,8 @@ def _plain(curves):
     }
 
 
-class _OnEpoch(keras.callbacks.Callback):
-    def __init__(self, objectives, report):
-        super().__init__()
-        self.objectives = objectives
-        self.report = report
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs = _plain(logs or {})
-        self.report(epoch, {o.name: logs[o.name] for o in self.objectives if o.name in logs})
-
-
 class _SaveBestEpoch(keras.callbacks.Callback):
-    """Saves the weights of the best epoch, as a whole.
-
-    Attributes:
-        best_value: of the objective; None before the first epoch.
-        filepath: of the weights.
-    """
+    """Saves the weights of the best epoch, as a whole."""
 
     def __init__(self, filepath, objective):
         super().__init__()

@@ -1,14 +1,11 @@
-"""KerasTuner's tuners, with a few things added.
+"""KerasTuner's tuners, which run trials as they do, with a few things added.
 
-Each takes the arguments of the KerasTuner tuner of its name, and runs trials as that one does.
-Added are
-
-- candidates within the budget of a hypermodel that has `within_budget(values)` and
-  `identity(values)`, as `ResNetHyperModel` has, and none twice;
-- the same trials and scores for the same seed;
-- state files that are written as a whole, and trials that go on after their last epoch;
-- trials that run out of memory, recorded and skipped;
-- `keep_checkpoints`, and a line a trial.
+- Candidates are within the budget of a hypermodel that has `within_budget(values)` and
+  `identity(values)`, as `ResNetHyperModel` has, and none is tried twice.
+- The same seed gives the same trials and scores.
+- State files are written as a whole, and trials go on after their last epoch.
+- Trials that run out of memory are recorded and skipped.
+- There are `keep_checkpoints`, and a line a trial.
 """
 
 import contextlib
@@ -26,20 +23,13 @@ from keras_tuner.engine.trial import Trial
 
 from keras_resblocks import json_files, validation
 from keras_resblocks.tuner import epochs, memory, oracles
-from keras_resblocks.tuner.base import TrainingHyperModel
 from keras_resblocks.tuner.descriptions import describe, describe_search
 from keras_resblocks.tuner.progress import Progress
 from keras_resblocks.tuner.seeding import seed_all
 
 
 class _Tuner(keras_tuner.Tuner):
-    """What a KerasTuner tuner calls as `super()` with the oracle that it has made.
-
-    Args:
-        oracle, hypermodel, **kwargs: as in `keras_tuner.Tuner`.
-        keep_checkpoints: number of trials, the best ones, that keep their weights on disk; None
-            for all. Workers of a chief keep all.
-    """
+    """What a KerasTuner tuner calls as `super()` with the oracle that it has made."""
 
     oracle_class = None
 
@@ -59,7 +49,6 @@ class _Tuner(keras_tuner.Tuner):
         self.keep_checkpoints = keep_checkpoints
         self._seed = oracle.seed
         self._progress = Progress(oracle.objective.name, self._standing)
-        self._with_checkpoint = None  # the ended trials that may have one
         goes_on = not kwargs.get("overwrite") and _take_up(kwargs)
         super().__init__(oracle=oracle, hypermodel=hypermodel, **kwargs)
         if goes_on and not self._is_worker():
@@ -74,15 +63,16 @@ class _Tuner(keras_tuner.Tuner):
                 epochs of every trial, 0 for silence.
             **fit_kwargs: for `fit` of the models: `validation_data`, `epochs`, `callbacks`, ...
         """
-        has_chief = "KERASTUNER_ORACLE_IP" in os.environ  # who shows KerasTuner's tables
+        has_tables = verbose == 2 or "KERASTUNER_ORACLE_IP" in os.environ  # which a chief shows
         self._progress.epochs = fit_kwargs.get("epochs")
-        self._progress.verbose = int(bool(verbose) and verbose != 2 and not has_chief)
-        kerastuner = int(bool(verbose)) if has_chief else int(verbose == 2)
-        if not self._is_worker():
-            path = pathlib.Path(self.project_dir) / "search.json"
-            json_files.write(path, self._description())
+        self._progress.verbose = bool(verbose) and not has_tables
+        if not self._is_worker():  # what a report cannot read off KerasTuner's own files
+            objective = self.oracle.objective
+            about = {"objective": {"name": objective.name, "direction": objective.direction}}
+            about |= describe_search(self.hypermodel, self._seed)
+            json_files.write(pathlib.Path(self.project_dir) / "search.json", about)
         with self._progress:
-            super().search(*fit_args, verbose=kerastuner, **fit_kwargs)
+            super().search(*fit_args, verbose=int(bool(verbose) and has_tables), **fit_kwargs)
 
     def retrain_best(self, *fit_args: Any, **fit_kwargs: Any) -> keras.Model:
         """The best candidate, trained from scratch: the model to keep.
@@ -110,7 +100,7 @@ class _Tuner(keras_tuner.Tuner):
         self._began = time.monotonic()
         self._held = memory.held()
         self._progress.begin(trial.trial_id, trial.hyperparameters.values)
-        number = int(trial.trial_id) if trial.trial_id.isdigit() else trial.trial_id
+        number = trial.trial_id.lstrip("0") or "0"  # which more trials would pad with more zeros
         seed_all(zlib.crc32(f"{self._seed} {number}".encode()))
 
     def on_epoch_end(
@@ -125,9 +115,13 @@ class _Tuner(keras_tuner.Tuner):
         super().on_trial_end(trial)
         memory.release(self._held)
         shutil.rmtree(self._backup_folder(trial), ignore_errors=True)
-        self._remove_checkpoints(trial)
+        self._remove_checkpoints()
         if self._progress.verbose:  # and so no worker of a chief, who alone has the scored copy
-            self._say_result(self.oracle.trials.get(trial.trial_id, trial))
+            trial = self.oracle.trials.get(trial.trial_id, trial)
+            if trial.score is None:
+                self._progress.end(trial.status.lower(), trial.message or "no score")
+            else:
+                self._progress.end(f"{self.oracle.objective.name} {trial.score:.4f}")
 
     def save(self) -> None:
         if not self._is_worker():
@@ -157,15 +151,20 @@ class _Tuner(keras_tuner.Tuner):
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             return super().load_model(trial)
 
+    def _populate_initial_space(self):
+        """As KerasTuner's, which builds the defaults: those over the budget refuse."""
+        with contextlib.suppress(keras_tuner.errors.FailedTrialError):
+            super()._populate_initial_space()
+
     def _build_and_fit_model(self, trial, *args, **kwargs):
         """As KerasTuner's, which has this method for subclasses: with callbacks of ours behind."""
         callbacks = kwargs.pop("callbacks", [])
-        is_plain = self._is_one_fit()
-        record = epochs.Record(
-            self.oracle.objective if is_plain else None, kwargs.get("validation_freq", 1)
-        )
+        runs = (keras_tuner.Tuner.run_trial, keras_tuner.Hyperband.run_trial)
+        is_one_fit = epochs.is_one_fit(self.hypermodel) and type(self).run_trial in runs
+        objective = self.oracle.objective if is_one_fit else None
+        record = epochs.Record(objective, kwargs.get("validation_freq", 1))
         own = [record]
-        if is_plain and self.executions_per_trial == 1 and epochs.are_stateless(callbacks):
+        if is_one_fit and self.executions_per_trial == 1 and epochs.are_stateless(callbacks):
             checkpoint = next((c for c in callbacks if hasattr(c, "best_value")), None)
             own.append(epochs.Backup(self._backup_folder(trial), checkpoint))
         results = super()._build_and_fit_model(trial, *args, callbacks=[*callbacks, *own], **kwargs)
@@ -174,12 +173,6 @@ class _Tuner(keras_tuner.Tuner):
         json_files.write(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "record.json", content)
         return results
 
-    def _say_result(self, trial):
-        if trial.score is None:
-            self._progress.end(trial.status.lower(), trial.message or "no score")
-        else:
-            self._progress.end(f"{self.oracle.objective.name} {trial.score:.4f}")
-
     def _standing(self):
         """What `Progress` says of the search."""
         best = next(iter(self.oracle.get_best_trials(1)), None)
@@ -187,48 +180,31 @@ class _Tuner(keras_tuner.Tuner):
         said = f"best {best.score:.4f} ({best.trial_id})" if has_best else "no best yet"
         return len(self.oracle.end_order), self.oracle.total_trials(), said
 
-    def _is_one_fit(self):
-        """Whether a trial is known to be one `fit` of a model, as KerasTuner and we have it."""
-        own = (keras_tuner.HyperModel.fit, TrainingHyperModel.fit)
-        runs = (keras_tuner.Tuner.run_trial, keras_tuner.Hyperband.run_trial)
-        return type(self.hypermodel).fit in own and type(self).run_trial in runs
-
     def _backup_folder(self, trial):
         return pathlib.Path(self.get_trial_dir(trial.trial_id)) / "backup"
 
-    def _description(self):
-        """What a report cannot read off KerasTuner's own files."""
-        objective = self.oracle.objective
-        return {
-            "objective": {"name": objective.name, "direction": objective.direction},
-            **describe_search(self.hypermodel, self._seed),
-        }
-
-    def _remove_checkpoints(self, trial):
+    def _remove_checkpoints(self):
         """Removes the weights of trials that are not among the best, nor gone on with."""
         if self.keep_checkpoints is None or self._is_worker():
             return
-        if self._with_checkpoint is None:
-            self._with_checkpoint = set(self.oracle.end_order)
-        self._with_checkpoint.add(trial.trial_id)
         best = {trial.trial_id for trial in self.oracle.get_best_trials(self.keep_checkpoints)}
-        for trial_id in self._with_checkpoint - best - set(self.oracle.unfinished()):
+        for trial_id in {*self.oracle.end_order} - best - self.oracle.unfinished():
             pathlib.Path(self._get_checkpoint_fname(trial_id)).unlink(missing_ok=True)
-            self._with_checkpoint.remove(trial_id)
 
     def _compare_spaces(self):
         """Warns where the hypermodel has another space than the search began with."""
-        stored = {parameter.name: parameter for parameter in self.oracle.get_space().space}
+        stored = {parameter.name: _text(parameter) for parameter in self.oracle.get_space().space}
         hp = keras_tuner.HyperParameters()
         if self.hypermodel is not None:
             self.hypermodel.declare_hyperparameters(hp)
             if not hp.space:
                 with contextlib.suppress(Exception):  # which a trial raises again, and records
                     self.hypermodel.build(hp)
+        now = {parameter.name: _text(parameter) for parameter in hp.space}
         changed = [
-            f"{parameter.name}: {_text(stored.get(parameter.name))} -> {_text(parameter)}"
-            for parameter in hp.space
-            if _text(stored.get(parameter.name)) != _text(parameter)
+            f"{name}: {stored.get(name, 'none')} -> {text}"
+            for name, text in now.items()
+            if stored.get(name) != text
         ]
         if changed:
             warnings.warn(
@@ -241,10 +217,7 @@ class _Tuner(keras_tuner.Tuner):
 
 def _text(parameter):
     """A hyperparameter in a few words."""
-    if parameter is None:
-        return "none"
-    config = parameter.get_config()
-    ignored = ("name", "default", "conditions", "ordered")
+    config, ignored = parameter.get_config(), ("name", "default", "conditions", "ordered")
     parts = (f"{v}" for k, v in config.items() if k not in ignored and v is not None)
     return f"{type(parameter).__name__}({', '.join(parts)})"
 
@@ -285,9 +258,8 @@ class RandomSearch(_Seeded, keras_tuner.RandomSearch, _Tuner):
     Args:
         *args: as in `keras_tuner.RandomSearch`: `hypermodel`, `objective`, `max_trials`.
         seed: of what is drawn and of the training: the same one gives the same trials.
-        **kwargs: as there: `directory`, `project_name`, `overwrite`, `executions_per_trial`, ...;
-            and `keep_checkpoints`: the number of trials, the best ones, that keep their weights
-            on disk, 10 by default, None for all.
+        **kwargs: as there: `directory`, `project_name`, `overwrite`, ...; and `keep_checkpoints`:
+            how many trials, the best ones, keep their weights on disk, 10 by default, None for all.
 
     Raises:
         ValueError: as KerasTuner's, and for a directory that holds a damaged search.

@@ -97,14 +97,13 @@ def load(
     """The data to train, validate and test with, as the command line reads them.
 
     Args:
-        source: `"digits"`, for scikit-learn's; the path of a folder with a folder of pictures for
-            each class, or with such folders in `train`, `val` and `test`; or that of an `.npz`
-            file with the arrays `x` and `y`, or `x_train`, `y_train`, `x_val`, ... What is
-            missing is split off, a fifth of all images each, stratified.
-        size: pixels to resize the pictures of a folder to; by default 32, 48, 64, 96 or 128, the
+        source: `"digits"`, scikit-learn's; a folder with a folder of pictures for each class, or
+            with such folders in `train`, `val` and `test`; or an `.npz` file with the arrays `x`
+            and `y`, or `x_train`, `y_train`, `x_val`, ... Parts that are missing are split off,
+            a fifth of all images each, stratified.
+        size: pixels to resize pictures of a folder to; by default 32, 48, 64, 96 or 128, the
             largest that most of them have.
-        grayscale: whether to read the pictures of a folder as grayscale; they are anyway if all
-            of them are.
+        grayscale: whether to read pictures of a folder as grayscale even if not all of them are.
         seed: of the splits.
         task: `"classification"`, `"multilabel"` or `"regression"`; by default what the labels of
             arrays look like: floating point numbers are for regression, unless they count the
@@ -135,12 +134,8 @@ def load(
         found = arrays.digits()
     else:
         found = arrays.read(pathlib.Path(source), task, say)
-    record = {
-        "contents": found.contents,
-        "classes": found.classes,
-        "task": found.task,
-        "shape": list(found.shape),
-    }
+    record = {"contents": found.contents, "classes": found.classes, "task": found.task}
+    record["shape"] = list(found.shape)
     x, y = found.parts["train"]
     if known is None:
         missing = [part for part in splits.PARTS if part not in found.parts]

@@ -43,15 +43,14 @@ def read(path, task, say):
                 f"`{name}` must be the label of each of the {len(pictures)} images of `{x}`. "
                 f"Received: shape {y.shape} and dtype {y.dtype}"
             )
-    told = task
-    task, classes, targets = _labels(list(labels.values()), task)
-    if told is None and task != "classification":
-        say(f"`{names['y', 'train']}` looks like {task}; if it is not, say so with `--task`")
+    kind, classes, targets = _labels(list(labels.values()), task)
+    if task is None and kind != "classification":
+        say(f"`{names['y', 'train']}` looks like {kind}; if it is not, say so with `--task`")
     return Found(
         dict(zip(parts, zip(images.values(), targets))),
         next(iter(images.values())).shape[1:],
         classes,
-        task,
+        kind,
         divisor,
         {name: f"{y.dtype} {y.shape} {contents[name]}" for name, y in arrays.items()},
     )

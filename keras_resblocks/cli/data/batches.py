@@ -97,7 +97,7 @@ class Batches(keras.utils.PyDataset):
         rows = self._order[number * self.batch_size :][: self.batch_size]
         return self.x[rows], self.y[rows]
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Changes the order."""
         if self._random is not None:
             self._order = self._random.permutation(len(self.y))
@@ -105,7 +105,5 @@ class Batches(keras.utils.PyDataset):
 
 def parallel(function, items):
     """The results of a function for each item, in their order, by threads."""
-    items = list(items)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for start in range(0, len(items), 1000):
-            yield from pool.map(function, items[start : start + 1000])
+        return list(pool.map(function, items))

@@ -32,11 +32,12 @@ class _File(typing.NamedTuple):
     content: str = ""
 
 
-class Reader:
+class Reader(typing.NamedTuple):
     """Reads a picture as integers up to `levels`, upright, antialiased, over a gray background."""
 
-    def __init__(self, shape, levels, background):
-        self.shape, self.levels, self.background = shape, levels, background
+    shape: tuple
+    levels: int  # 255 or 65535
+    background: int  # the gray below transparent pictures
 
     def __call__(self, path):
         from PIL import Image, ImageOps
@@ -78,25 +79,25 @@ def read(folder, size, grayscale, say):
             f"file. Received: {folder}, which does not exist or is another kind of file"
         )
     places, names = _find(folder, say)
-    files = list(parallel(_look, places))
-    problems = {file.path: file.problem for file in files if file.problem is not None}
-    files = [file for file in files if file.problem is None]
-    reader = _reader(files, size, grayscale, say)
-    is_kept = len(files) * np.prod(reader.shape) * (1 + (reader.levels > 255)) <= IN_MEMORY
+    looked = parallel(_look, places)
+    pictures = [file for file in looked if file.problem is None]
+    reader = _reader(pictures, size, grayscale, say)
+    is_kept = len(pictures) * np.prod(reader.shape) * (1 + (reader.levels > 255)) <= IN_MEMORY
 
     def attempt(file):  # all are read, as a damaged picture may begin well
         image = reader.attempt(file.path)
         return image if is_kept or isinstance(image, str) else None
 
-    images = dict(zip((file.path for file in files), parallel(attempt, files)))
-    problems |= {path: image for path, image in images.items() if isinstance(image, str)}
-    files = [file for file in files if file.path not in problems]
+    problems = {file.path: file.problem for file in looked if file.problem is not None}
+    images = {}
+    for file, image in zip(pictures, parallel(attempt, pictures)):
+        (problems if isinstance(image, str) else images)[file.path] = image
     _check_readable(folder, problems, len(places), say)
     held = {part: {} for part in PARTS}
-    for file in files:
-        part, label = places[file.path]
-        held[part][file.path] = label
-    classes = sorted({label for labels in held.values() for label in labels.values()})
+    for path in images:
+        part, label = places[path]
+        held[part][path] = label
+    classes = sorted({places[path][1] for path in images})
     _check_classes(folder, classes, held, names, say)
     parts = {
         part: (
@@ -106,7 +107,7 @@ def read(folder, size, grayscale, say):
         for part, labels in held.items()
         if labels
     }
-    contents = {_name(file.path, folder): file.content for file in files}
+    contents = {_name(file.path, folder): file.content for file in pictures if file.path in images}
     return Found(
         parts,
         reader.shape,
@@ -120,14 +121,7 @@ def read(folder, size, grayscale, say):
 
 
 def find(paths):
-    """The pictures among files and in folders, and why others of these files are none.
-
-    Returns:
-        A list of paths, and a dict of path to reason.
-
-    Raises:
-        ValueError: for a path that does not exist.
-    """
+    """The paths of pictures among files and in folders, and why others of them are none, a dict."""
     absent = [str(path) for path in paths if not path.exists()]
     if absent:
         raise ValueError(f"`PICTURE` must be a file or a folder. Received: {listed(absent)}")
@@ -185,10 +179,8 @@ def _look(path):
             content = f"{os.fstat(file.fileno()).st_size} {zlib.crc32(file.read(2**16)):08x}"
             file.seek(0)
             with Image.open(file) as image:
-                transparent = image.has_transparency_data
-                return _File(
-                    path, _refusal(image), image.mode, min(image.size), transparent, content
-                )
+                about = image.mode, min(image.size), image.has_transparency_data
+                return _File(path, _refusal(image), *about, content)
     except Exception as error:  # a plugin of Pillow may raise any
         is_picture = _is_named(path) or isinstance(error, PermissionError)
         return _File(path, _reason(error) if is_picture else "")

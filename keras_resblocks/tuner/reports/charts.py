@@ -1,6 +1,5 @@
 """The charts of a report, by plotly and Optuna."""
 
-import contextlib
 import html
 import re
 import textwrap
@@ -21,16 +20,12 @@ _CONFIG = {
 
 
 class Chart(typing.NamedTuple):
-    """A chart: its title, from which its `name` is made, a plotly figure, and a note."""
+    """A chart: its title, a plotly figure, and a note."""
 
     title: str
     figure: typing.Any
     note: str = ""
     is_wide: bool = False
-
-    @property
-    def name(self):
-        return file_name(self.title)
 
     def html(self):
         """The chart as a part of a page that has plotly's script."""
@@ -47,7 +42,7 @@ class Chart(typing.NamedTuple):
             hovermode="closest",
         )
         options = {"full_html": False, "include_plotlyjs": False, "config": _CONFIG}
-        return figure.to_html(div_id=self.name, **options)
+        return figure.to_html(div_id=file_name(self.title), **options)
 
 
 def file_name(text):
@@ -57,12 +52,11 @@ def file_name(text):
 
 def charts(search, importance):
     """All charts that the data of a search is enough for, each a `Chart`."""
-    if not search.trials:
-        return []
     hover = _hover(search)
+    costs = [name for name in (*search.others, *COSTS) if name != "trainable_params"]
     drawn = [
         _history(search, hover),
-        *(_front(search, name, hover) for name in (*search.others, *COSTS)),
+        *(_front(search, name, hover) for name in costs),
         _curves(search),
         _importance(importance),
         _parallel(search, importance),
@@ -71,7 +65,7 @@ def charts(search, importance):
 
 
 def importance(search):
-    """A share of importance for each hyperparameter: a heuristic, to look where to search next.
+    """The share of each hyperparameter in the differences of the scores: a heuristic.
 
     Optuna's mean decrease of impurity in a random forest: its fANOVA takes minutes for a thousand
     trials, and its PED-ANOVA says little of twenty. The epochs that Hyperband gave a trial are
@@ -83,75 +77,60 @@ def importance(search):
     """
     import optuna
 
-    chosen = _varying(search)
-    if len(search.scored) < 4 or not any(chosen) or len({t.score for t in search.scored}) == 1:
+    scores = {trial.score for trial in search.scored}
+    if len(search.scored) < 4 or len(scores) == 1 or not _varying(search):
         return {}
     forest = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
-    with _study(search, search.scored) as study:
-        shares = optuna.importance.get_param_importances(study, evaluator=forest)
+    study = _study(search, search.scored)
+    shares = optuna.importance.get_param_importances(study, evaluator=forest)
     return {html.unescape(name): float(share) for name, share in shares.items()}
 
 
 def _varying(search):
-    """The hyperparameters of the scored trials that vary, a dict for each.
-
-    Optuna's forest takes no trial that lacks one: that has the value `"absent"`.
-    """
+    """The hyperparameters that vary, safe in a page: a list by name, in the order of `scored`."""
     chosen = [dict(trial.hyperparameters) for trial in search.scored]
     for trial, values in zip(search.scored, chosen):
         if "tuner/epochs" in trial.values:
             values["epochs (Hyperband)"] = trial.epochs
-    values = {n: [one.get(n, "absent") for one in chosen] for n in sorted(set().union(*chosen))}
-    varying = {name: column for name, column in values.items() if len(set(column)) > 1}
-    return [dict(zip(varying, row)) for row in zip(*varying.values())]
+    varying = {}
+    for name in sorted(set().union(*chosen)):
+        # Optuna's forest takes no trial that lacks a value.
+        values = [one.get(name, "absent") for one in chosen]
+        if len(set(values)) > 1:
+            varying[html.escape(name)] = [
+                value if isinstance(value, (bool, int, float)) else html.escape(str(value))
+                for value in values
+            ]
+    return varying
 
 
-@contextlib.contextmanager
 def _study(search, trials):
-    """A study of Optuna in memory, and no words of Optuna about it; names are safe in a page.
-
-    Args:
-        search: the `SearchRecords`.
-        trials: those to be in it, in this order; None for a failed one.
-    """
+    """A study of Optuna in memory of these trials in this order; None is a failed one."""
     import optuna
 
-    chosen = dict(zip((trial.number for trial in search.scored), _varying(search)))
-    columns = {}
-    for values in chosen.values():
-        for name, value in values.items():
-            columns.setdefault(name, []).append(value)
-    kinds = {name: _distribution(values) for name, values in columns.items()}
-
-    def frozen(trial):
-        if trial is None:
-            return optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
-        values = chosen.get(trial.number, {})
-        return optuna.trial.create_trial(
-            value=trial.score,
-            params={html.escape(name): _shown(value) for name, value in values.items()},
-            distributions={html.escape(name): kinds[name] for name in values},
-        )
-
+    varying = _varying(search)
+    kinds = {name: _distribution(values) for name, values in varying.items()}
+    chosen = dict(zip((trial.number for trial in search.scored), zip(*varying.values())))
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        study = optuna.create_study(direction=f"{search.direction}imize")
-        study.add_trials(map(frozen, trials))
-        yield study
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
-def _shown(value):
-    return value if isinstance(value, (bool, int, float)) else html.escape(str(value))
+    study = optuna.create_study(direction=f"{search.direction}imize")
+    optuna.logging.set_verbosity(before)
+    for trial in trials:
+        if trial is None:
+            frozen = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
+        else:
+            params = dict(zip(kinds, chosen.get(trial.number, ())))
+            given = {"params": params, "distributions": kinds}
+            frozen = optuna.trial.create_trial(value=trial.score, **given)
+        study.add_trial(frozen)
+    return study
 
 
 def _distribution(values):
     """What values may have been drawn from: few, or words, are choices."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    choices = list(dict.fromkeys(map(_shown, values)))
+    choices = list(dict.fromkeys(values))
     if all(type(value) in (int, float) for value in choices):  # a flag is no number
         low, high = min(choices), max(choices)
         if len(choices) > 12:
@@ -162,7 +141,7 @@ def _distribution(values):
 
 def _hover(search):
     """What a point says: the number of its trial and its hyperparameters."""
-    shown = [column for column in tables.columns(search) if column.is_parameter]
+    shown = tables.hyperparameter_columns(search)
 
     def text(trial):
         cells = ", ".join(f"{c.title}: {c.show(trial)}" for c in shown if c.show(trial))
@@ -178,8 +157,8 @@ def _history(search, hover):
     from optuna.visualization import plot_optimization_history
 
     scored = {trial.number: trial for trial in search.scored}
-    with _study(search, [scored.get(number) for number in range(max(scored) + 1)]) as study:
-        figure = plot_optimization_history(study, target_name=html.escape(search.objective))
+    study = _study(search, map(scored.get, range(max(scored) + 1)))
+    figure = plot_optimization_history(study, target_name=html.escape(search.objective))
     points, best, _ = figure.data
     texts = [hover[number] for number in points.x]
     points.update(hovertext=texts, hovertemplate="%{hovertext}<br>%{y:.4f}<extra></extra>")
@@ -193,22 +172,21 @@ def _front(search, name, hover):
     """Score against a cost or a further objective; Optuna's front has no logarithmic axis."""
     import plotly.graph_objects as go
 
-    is_log = name in COSTS  # a metric may be 0 or less
-    known = [t for t in search.scored if search.value(t, name) is not None]
-    known = [t for t in known if not is_log or search.value(t, name) > 0]
-    if name == "trainable_params" or not known:
-        return None
     label = COSTS.get(name, name)
-    numbers = {trial.number for trial in search.pareto_front(name)}
-    rest = [trial for trial in known if trial.number not in numbers]
-    front = [trial for trial in search.pareto_front(name) if trial in known]
+    costs = {trial.number: search.value(trial, name) for trial in search.scored}
+    # The axis of a cost is logarithmic, without a 0; a metric may be less.
+    costs = {n: cost for n, cost in costs.items() if (cost if name in COSTS else cost is not None)}
+    if not costs:
+        return None
+    front = [trial for trial in search.pareto_front(name) if trial.number in costs]
+    rest = [trial for trial in search.scored if trial.number in costs and trial not in front]
     figure = go.Figure()
     for title, trials, mode, color in (
         ("trials", rest, "markers", LIGHT),
         ("Pareto front", front, "lines+markers", BLUE),
     ):
         figure.add_scatter(
-            x=[search.value(trial, name) for trial in trials],
+            x=[costs[trial.number] for trial in trials],
             y=[trial.score for trial in trials],
             name=title,
             mode=mode,
@@ -219,9 +197,9 @@ def _front(search, name, hover):
         )
     figure.update_xaxes(title=html.escape(label))
     figure.update_yaxes(title=html.escape(search.objective))
-    if is_log:
-        costs = [search.value(trial, name) for trial in known]
-        dtick = "D2" if 6 < max(costs) / min(costs) < 1e3 else None  # 1, 2 and 5 of each decade
+    if name in COSTS:
+        ratio = max(costs.values()) / min(costs.values())
+        dtick = "D2" if 6 < ratio < 1e3 else None  # 1, 2 and 5 of each decade
         figure.update_xaxes(type="log", tickformat="~s", dtick=dtick)
     return Chart(f"{search.objective} against {label.split(' (')[0]}", figure)
 
@@ -268,10 +246,15 @@ def _importance(importance):
         return None
     import plotly.graph_objects as go
 
-    names, shares = [html.escape(name) for name in importance], list(importance.values())
-    template = {"texttemplate": "%{x:.0%}", "hovertemplate": "%{y}: %{x:.1%}<extra></extra>"}
-    bars = go.Bar(x=shares, y=names, orientation="h", marker_color=BLUE, **template)
-    figure = go.Figure(bars, {"height": 110 + 26 * len(names)})
+    figure = go.Figure(layout_height=110 + 26 * len(importance))
+    figure.add_bar(
+        x=list(importance.values()),
+        y=list(map(html.escape, importance)),
+        orientation="h",
+        marker_color=BLUE,
+        texttemplate="%{x:.0%}",
+        hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+    )
     figure.update_xaxes(title="share of importance", tickformat=".0%")
     figure.update_yaxes(automargin=True, type="category", autorange="reversed")
     return Chart("Hyperparameter importance", figure)
@@ -285,8 +268,8 @@ def _parallel(search, importance):
 
     scored, names = search.scored, [html.escape(name) for name in importance][:_MOST_AXES]
     drawn = scored[:: -(-len(scored) // _MOST_LINES)]
-    with _study(search, drawn) as study:
-        figure = plot_parallel_coordinate(study, names, target_name=html.escape(search.objective))
+    study = _study(search, drawn)
+    figure = plot_parallel_coordinate(study, names, target_name=html.escape(search.objective))
     figure.update_traces(marker_showscale=False)  # the score has an axis
     figure.update_xaxes(automargin=True, ticklabeloverflow="allow")
     figure.update_layout(margin_r=60)

@@ -63,9 +63,6 @@ class Report:
 
         Returns:
             A list of `TrialRecord`, cheapest first.
-
-        Raises:
-            ValueError: for another `cost`.
         """
         return self.search.pareto_front(cost)
 
@@ -87,20 +84,18 @@ def report(
 ) -> Report:
     """Reads what a search found, and writes it as a page. Needs the extra `plot`.
 
-    Writes `report.html`, one page that works offline, with interactive charts, `trials.csv` and
-    `trials.md`. The charts are the score of each trial with the best so far, score against
-    parameters, multiply-accumulates, activation memory, time and further objectives with their
-    Pareto fronts, the learning curves, the importance of the hyperparameters and parallel
-    coordinates; each of them only if the search recorded what it needs.
+    Writes `trials.csv`, `trials.md` and `report.html`, one page that works offline. Its interactive
+    charts are the score of each trial, score against parameters, multiply-accumulates, activation
+    memory, time and further objectives with their Pareto fronts, the learning curves, the
+    importance of the hyperparameters and parallel coordinates: those that the search recorded
+    enough for.
 
     Args:
-        source: the directory of a KerasTuner project, of this package or of KerasTuner itself, or
-            one that holds a single project; or a tuner; or an Optuna study; or what `ray_search`
-            returned.
-        out: the folder to write into. By default `report` in the project, or
+        source: the directory of a KerasTuner project, of this package or not, or one that holds a
+            single project; or a tuner, an Optuna study, or what `ray_search` returned.
+        out: the folder to write into; by default `report` in the project, or
             `<name of the search>_report` in the working directory.
-        objective: what the search optimized, a `keras_tuner.Objective` or the name of a metric.
-            Needed only if a directory does not tell.
+        objective: a `keras_tuner.Objective` or the name of a metric, if a directory does not tell.
 
     Returns:
         A `Report`.
@@ -118,10 +113,9 @@ def report(
         'mine_report/report.html'
     """
     search = search_records(source, objective)
-    default = (search.folder or pathlib.Path()) / "report"
-    if search.folder is None:
-        default = default.with_name(f"{charts.file_name(search.name)}_report")
-    folder = pathlib.Path(out or default)
+    if out is None and search.folder:
+        out = search.folder / "report"
+    folder = pathlib.Path(out or f"{charts.file_name(search.name)}_report")
     folder.mkdir(parents=True, exist_ok=True)
     names = ("report.html", "trials.csv", "trials.md")
     found = Report(search, charts.importance(search), {name: folder / name for name in names})
@@ -165,12 +159,11 @@ def print_trials(tuner: Source) -> None:
     """
     from rich.console import Console
 
-    search, console = search_records(tuner), Console()
-    if console.is_terminal:
-        console.print(tables.rich_table(search, console.width))
-    else:  # a file has room for all columns
-        table = tables.rich_table(search)
-        Console(width=max(100, 14 * len(table.columns))).print(table)
+    console = Console()
+    table = tables.rich_table(search_records(tuner), console.width if console.is_terminal else None)
+    if not console.is_terminal:  # a file has room for all columns
+        console.width = max(100, 14 * len(table.columns))
+    console.print(table)
 
 
 def plot_trials(tuner: Source, path: FilePath) -> None:

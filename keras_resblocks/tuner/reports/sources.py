@@ -16,7 +16,7 @@ from keras_resblocks.tuner.reports.records import COSTS, SearchRecords, TrialRec
 def search_records(source, objective=None):
     """The records of a search; the arguments and errors are those of `report`."""
     if hasattr(source, "oracle"):
-        return tuner_records(source)
+        return project_records(source.project_dir, source.oracle.objective)
     if hasattr(source, "study_name"):
         return study_records(source, objective)
     if hasattr(source, "experiment_path"):
@@ -24,13 +24,8 @@ def search_records(source, objective=None):
     return project_records(source, objective)
 
 
-def tuner_records(tuner):
-    """The records of a tuner's search."""
-    return project_records(tuner.project_dir, tuner.oracle.objective)
-
-
 def project_records(directory, objective=None):
-    """The records of a KerasTuner project; `directory` and `objective` as in `search_records`."""
+    """The records of a KerasTuner project."""
     folder = _project_folder(pathlib.Path(directory))
     oracle = json_files.read(folder / "oracle.json") or {}
     folders = {path.name.removeprefix("trial_"): path for path in folder.glob("trial_*")}
@@ -55,45 +50,80 @@ def project_records(directory, objective=None):
     )
 
 
+def _project_folder(directory):
+    if _is_project(directory):
+        return directory
+    expected = "`directory` must be that of a KerasTuner project"
+    received = f"Received: {str(directory)!r}, which"
+    if not directory.is_dir():
+        raise ValueError(f"{expected}. {received} is no directory")
+    inside = sorted(directory.iterdir())
+    projects = [path for path in inside if _is_project(path)]
+    if len(projects) == 1:
+        return projects[0]
+    names = ", ".join(path.name for path in projects or inside) or "nothing"
+    what = "projects" if projects else "only"
+    raise ValueError(f"{expected}, or hold exactly one. {received} holds {what} {names}")
+
+
+def _is_project(folder):
+    return (folder / "oracle.json").is_file() or any(folder.glob("trial_*/trial.json"))
+
+
+def _trial(number, key, folder, state):
+    if not state:
+        message = f"{str(folder / 'trial.json')!r} is missing or damaged."
+        return TrialRecord(number, key, "UNREADABLE", message=message)
+    recorded = _recorded(json_files.read(folder / "record.json"))
+    weights = folder / "checkpoint.weights.h5"
+    if recorded["params"] is None:
+        recorded["params"] = _checkpoint_params(weights)
+    if not recorded["history"]:  # a tuner of one's own may have reported every epoch
+        curves = {name: _means(metric) for name, metric in _metrics(state).items()}
+        recorded["history"] = {name: curve for name, curve in curves.items() if len(curve) > 1}
+    return TrialRecord(
+        number,
+        key,
+        state["status"],
+        _finite(state["score"]) if state["status"] == "COMPLETED" else None,
+        state["hyperparameters"]["values"],
+        message=state.get("message"),
+        weights=_weights(weights),
+        **recorded,
+    )
+
+
 def study_records(study, objective=None):
-    """The records of an Optuna study.
+    """The records of an Optuna study: of several objectives, the first metric is the score.
 
-    A trial may have the content of a `record.json` as its user attribute `record`. One with a user
-    attribute `void` or a true `over_budget` was never trained, and is left out.
-
-    Args:
-        study: an `optuna.Study`. Of several objectives, the first metric is the score.
-        objective: a name for it; by default its metric name, or `"value"`.
+    A trial with a user attribute `void` or a true `over_budget` was never trained, and is left out.
     """
-    given, _ = _named(objective)
     names = study.metric_names or [f"value {i}" for i in range(len(study.directions))]
     if len(names) == 1:
-        names = [given or (study.metric_names or ["value"])[0]]
+        names = [_name(objective) or (study.metric_names or ["value"])[0]]
     directions = dict(zip(names, [one.name.lower()[:3] for one in study.directions]))
     score, others = _score_and_others(directions)
-    statuses = {"COMPLETE": "COMPLETED", "FAIL": "FAILED"}
     about = study.user_attrs.get("search", {})
+    statuses = {"COMPLETE": "COMPLETED", "FAIL": "FAILED"}
 
     def record(trial):
-        status = statuses.get(trial.state.name, trial.state.name)
-        values = dict(zip(names, trial.values or ())) if status == "COMPLETED" else {}
-        recorded = _recorded(trial.user_attrs.get("record") or {})
+        values = dict(zip(names, trial.values or ())) if trial.state.name == "COMPLETE" else {}
+        recorded = _recorded(trial.user_attrs.get("record"))
         steps = sorted(trial.intermediate_values)
         if steps and not recorded["history"]:
             recorded["history"] = {score: [trial.intermediate_values[step] for step in steps]}
         if recorded["seconds"] is None and trial.duration is not None:  # as of a pruned one
             recorded["seconds"] = trial.duration.total_seconds()
         folder = about.get("directory")
-        weights = folder and _weights(f"{folder}/trial_{trial.number}/best.weights.h5")
         return TrialRecord(
             trial.number,
             str(trial.number),
-            status,
+            statuses.get(trial.state.name, trial.state.name),
             _finite(values.get(score)),
             dict(trial.params),
             message=trial.user_attrs.get("failure") or trial.user_attrs.get("message"),
             metrics={name: values.get(name) for name in others},
-            weights=weights,
+            weights=folder and _weights(f"{folder}/trial_{trial.number}/best.weights.h5"),
             **recorded,
         )
 
@@ -112,12 +142,8 @@ def study_records(study, objective=None):
 
 
 def ray_records(results):
-    """The records of a search by `ray_search`.
-
-    Args:
-        results: the `ray.tune.ResultGrid`.
-    """
-    contents = [_ray_record(result) for result in results]
+    """The records of a search by `ray_search`."""
+    contents = [_ray_content(result) for result in results]
     objectives = next(filter(None, (content.get("objectives") for content in contents)), [])
     directions = {one["name"]: one["direction"] for one in objectives} or {"score": None}
     score, others = _score_and_others(directions)
@@ -147,7 +173,7 @@ def ray_records(results):
     )
 
 
-def _ray_record(result):
+def _ray_content(result):
     if result.checkpoint is None:
         return {}
     with result.checkpoint.as_directory() as folder:
@@ -161,47 +187,18 @@ def _score_and_others(directions):
     return score, {name: directions[name] for name in others}
 
 
-def _project_folder(directory):
-    if _is_project(directory):
-        return directory
-    expected = "`directory` must be that of a KerasTuner project"
-    received = f"Received: {str(directory)!r}, which"
-    if not directory.is_dir():
-        raise ValueError(f"{expected}. {received} is no directory")
-    inside = sorted(directory.iterdir())
-    projects = [path for path in inside if _is_project(path)]
-    if len(projects) == 1:
-        return projects[0]
-    names = ", ".join(path.name for path in projects or inside) or "nothing"
-    what = "projects" if projects else "only"
-    raise ValueError(f"{expected}, or hold exactly one. {received} holds {what} {names}")
-
-
-def _is_project(folder):
-    return (folder / "oracle.json").is_file() or any(folder.glob("trial_*/trial.json"))
-
-
-def _trial(number, key, folder, state):
-    if not state:
-        message = f"{str(folder / 'trial.json')!r} is missing or damaged."
-        return TrialRecord(number, key, "UNREADABLE", message=message)
-    recorded = _recorded(json_files.read(folder / "record.json") or {})
-    weights = folder / "checkpoint.weights.h5"
-    if recorded["params"] is None:
-        recorded["params"] = _checkpoint_params(weights)
-    if not recorded["history"]:  # a tuner of one's own may have reported every epoch
-        curves = {name: _means(metric) for name, metric in _metrics(state).items()}
-        recorded["history"] = {name: curve for name, curve in curves.items() if len(curve) > 1}
-    return TrialRecord(
-        number,
-        key,
-        state["status"],
-        _finite(state["score"]) if state["status"] == "COMPLETED" else None,
-        state["hyperparameters"]["values"],
-        message=state.get("message"),
-        weights=_weights(weights),
-        **recorded,
-    )
+def _recorded(record):
+    """The fields of a `TrialRecord` that a `record.json` tells, None for no such file."""
+    record = record or {}
+    cost, seconds = record.get("cost") or {}, record.get("seconds") or {}
+    names = ("params", "trainable_params", "macs", "activation_memory")
+    return {
+        **{name: cost.get(name) for name in names},
+        "history": record.get("history") or {},
+        "seconds": seconds.get("total"),
+        "training_seconds": seconds.get("training"),
+        "summary": record.get("summary"),
+    }
 
 
 def _weights(path):
@@ -220,18 +217,6 @@ def _drawn_from(config):
     step = f", step {config['step']}" if config.get("step") not in (None, 1) else ""
     is_log = config.get("log") or config.get("sampling") == "log"
     return f"{low} to {high}{step}{', log' if is_log else ''}"
-
-
-def _recorded(record):
-    cost, seconds = record.get("cost") or {}, record.get("seconds") or {}
-    names = ("params", "trainable_params", "macs", "activation_memory")
-    return {
-        **{name: cost.get(name) for name in names},
-        "history": record.get("history") or {},
-        "seconds": seconds.get("total"),
-        "training_seconds": seconds.get("training"),
-        "summary": record.get("summary"),
-    }
 
 
 def _checkpoint_params(path):
@@ -262,14 +247,10 @@ def _objective(asked, written, states):
     directions = {
         name: metric["direction"] for state in states for name, metric in _metrics(state).items()
     }
-    matching = [
-        name
-        for name in directions
-        if scored and all(_is_score(_metrics(state).get(name), state["score"]) for state in scored)
-    ]
-    name, direction = _named(asked)
-    if name is not None:
-        direction = direction or directions.get(name)
+    matching = [n for n in directions if scored and all(_is_score(state, n) for state in scored)]
+    if asked is not None:
+        name = _name(asked)
+        direction = getattr(asked, "direction", None) or directions.get(name)
         if direction is None or (name in directions and matching and name not in matching):
             what = " or ".join(matching) or "a `keras_tuner.Objective`"
             raise ValueError(
@@ -291,10 +272,8 @@ def _objective(asked, written, states):
     return min((not name.startswith("val_"), name) for name in matching)[1], directions[matching[0]]
 
 
-def _named(objective):
-    if objective is None or isinstance(objective, str):
-        return objective, None
-    return objective.name, objective.direction
+def _name(objective):
+    return getattr(objective, "name", objective)
 
 
 def _metrics(state):
@@ -307,11 +286,12 @@ def _means(metric):
     return [sum(value) / len(value) for value in values]
 
 
-def _is_score(metric, score):
-    """Whether a score is the best value of a metric, None for one that the trial lacks."""
+def _is_score(state, name):
+    """Whether the score of a trial is the best value of a metric."""
+    metric = _metrics(state).get(name)
     values = [value for value in _means(metric) if not math.isnan(value)] if metric else []
     choose = max if metric and metric["direction"] == "max" else min
-    return bool(values) and math.isclose(choose(values), score)
+    return bool(values) and math.isclose(choose(values), state["score"])
 
 
 def _finite(value):

@@ -14,13 +14,12 @@ _CSV = (
 
 
 class Column(typing.NamedTuple):
-    """A column: its title, a function that reads a trial's value or None, and one for its text."""
+    """A column: its title, and functions that read a trial's value or None and show it as text."""
 
     title: str
     read: typing.Callable
     format: typing.Callable = str
     absent: typing.Callable = lambda trial: ""
-    is_parameter: bool = False
 
     def show(self, trial):
         """What a cell says."""
@@ -41,15 +40,14 @@ def columns(search):
         form = "{:,.1f}" if name == "seconds" else "{:,}"
         return Column(title, lambda trial: getattr(trial, name), form.format)
 
-    status = {"absent": lambda trial: trial.status.lower()}
     costs = {"epochs": "epochs", **COSTS}
     del costs["trainable_params"]
     known = [n for n in costs if any(getattr(trial, n) is not None for trial in search.trials)]
     return [
         Column("trial", lambda trial: trial.number),
-        Column(search.objective, lambda trial: trial.score, format_score, **status),
+        Column(search.objective, lambda t: t.score, format_score, lambda t: t.status.lower()),
         *map(metric, search.others),
-        *_hyperparameter_columns(search),
+        *hyperparameter_columns(search),
         *(cost(name, costs[name]) for name in known),
     ]
 
@@ -64,7 +62,7 @@ def constants(search):
     }
 
 
-def _hyperparameter_columns(search):
+def hyperparameter_columns(search):
     """A column each, but one for all of `depth_1`, `depth_2`, ...: integers joined as 2-3-1."""
     constant, groups = constants(search), {}
     for name in search.hyperparameters:
@@ -77,12 +75,13 @@ def _hyperparameter_columns(search):
             values = [trial.hyperparameters[n] for n in names if n in trial.hyperparameters]
             return "-".join(map(str, values)) if len(values) > 1 else next(iter(values), None)
 
-        title = stem if len(names) > 1 else names[0]
-        return Column(title, read, format_value, is_parameter=True)
+        return Column(stem if len(names) > 1 else names[0], read, format_value)
 
-    for stem, names in groups.items():
-        if not constant.keys() >= set(names):
-            yield column(stem, sorted(names, key=lambda name: (len(name), name)))
+    return [
+        column(stem, sorted(names, key=lambda name: (len(name), name)))
+        for stem, names in groups.items()
+        if not constant.keys() >= set(names)
+    ]
 
 
 def format_score(value):
@@ -105,6 +104,13 @@ def notes(search):
     ]
 
 
+def _rows(search):
+    """The titles, then the cells of each trial, best first."""
+    shown = columns(search)
+    cells = [[column.show(trial) for column in shown] for trial in search.ranked]
+    return [[column.title for column in shown], *cells]
+
+
 def rich_table(search, width=None):
     """The trials, best first, as a `rich` table: its first columns that fit in a width."""
     from rich.table import Table
@@ -112,27 +118,26 @@ def rich_table(search, width=None):
 
     shown, hidden = [], []
     room = float("inf") if width is None else width - 1
-    for column in columns(search):
-        needed = 3 + max(len(text) for text in [column.title, *map(column.show, search.ranked)])
-        (shown if needed <= room else hidden).append(column)
-        room -= needed if needed <= room else 0
-    titles = ", ".join(column.title for column in hidden)
-    wider = [f"Not shown: {titles}."] if hidden else []
+    for title, *cells in zip(*_rows(search)):
+        needed = 3 + max(map(len, [title, *cells]))
+        if needed <= room:
+            shown.append((title, cells))
+            room -= needed
+        else:
+            hidden.append(title)
+    wider = [f"Not shown: {', '.join(hidden)}."] if hidden else []
     caption = Text("\n".join([*notes(search), *wider]))
     table = Table(title=Text(search.name), caption=caption, caption_justify="left")
-    for column in shown:
-        table.add_column(Text(column.title))
-    for trial in search.ranked:
-        table.add_row(*(Text(column.show(trial)) for column in shown))
+    for title, _ in shown:
+        table.add_column(Text(title))
+    for row in zip(*(cells for _, cells in shown)):
+        table.add_row(*map(Text, row))
     return table
 
 
 def markdown_table(search):
     """The trials, best first, as a table of Markdown that is legible as it is."""
-    shown = columns(search)
-    rows = [[column.title for column in shown]]
-    rows += [[column.show(trial) for column in shown] for trial in search.ranked]
-    rows = [[_escaped(text) for text in row] for row in rows]
+    rows = [[_escaped(text) for text in row] for row in _rows(search)]
     widths = [max(3, *map(len, texts)) for texts in zip(*rows)]
     rows.insert(1, ["-" * (width - 1) + ":" for width in widths])
     lines = (" | ".join(map(str.rjust, row, widths)) for row in rows)
@@ -142,11 +147,10 @@ def markdown_table(search):
 
 def html_table(search):
     """The trials, best first, as a table of HTML."""
-    shown = columns(search)
-    rows = [[f"<th>{html.escape(column.title)}</th>" for column in shown]]
-    for trial in search.ranked:
-        rows.append([f"<td>{html.escape(column.show(trial))}</td>" for column in shown])
-    table = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    titles, *rows = ([html.escape(text) for text in row] for row in _rows(search))
+    lines = ["".join(f"<th>{title}</th>" for title in titles)]
+    lines += ["".join(f"<td>{text}</td>" for text in row) for row in rows]
+    table = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table>{table}</table>" + "".join(f"<p>{html.escape(n)}</p>" for n in notes(search))
 
 
