@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import json
 import os
 import pathlib
 import random
@@ -12,6 +13,7 @@ import textwrap
 
 import keras
 import numpy as np
+import pytest
 
 import keras_resblocks as kr
 
@@ -67,6 +69,18 @@ def built(layer, shape, seed=0):
     return randomize(layer, seed)
 
 
+def assert_equal_values(actual, expected, tolerance=1e-5):
+    for a, b in zip(actual, expected, strict=True):
+        assert_close(a, b, tolerance)
+
+
+def twin_of(source, layer, shape):
+    """`layer`, built and with the weights of `source`."""
+    layer.build(shape)
+    layer.set_weights(source.get_weights())
+    return layer
+
+
 def model_of(*layers, shape, seed=0):
     """A functional model of the layers, one after another, with random weights."""
     inputs = outputs = keras.Input(shape[1:])
@@ -75,12 +89,50 @@ def model_of(*layers, shape, seed=0):
     return randomize(keras.Model(inputs, outputs), seed)
 
 
+def side_by_side(layers, shape, seed=0):
+    """A functional model of one input with the output of each layer, with random weights."""
+    inputs = keras.Input(shape[1:])
+    return randomize(keras.Model(inputs, [layer(inputs) for layer in layers]), seed)
+
+
 def snapshot(layer):
     return [to_numpy(weight).copy() for weight in layer.weights]
 
 
 def assert_close(actual, expected, tolerance=1e-5):
     np.testing.assert_allclose(to_numpy(actual), to_numpy(expected), rtol=tolerance, atol=tolerance)
+
+
+def revived(layer):
+    """The layer of that one's config as JSON, which is its config too."""
+    config = json.dumps(layer.get_config())
+    again = type(layer).from_config(json.loads(config))
+    assert json.dumps(again.get_config()) == config
+    return again
+
+
+def reloaded(model, folder):
+    """The model, saved and loaded."""
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+def assert_reloads(model, inputs, folder, tolerance=1e-6):
+    """Saved and loaded, the model gives equal outputs; the loaded one."""
+    loaded = reloaded(model, folder)
+    outputs, expected = (keras.tree.flatten(one(inputs)) for one in (loaded, model))
+    assert_equal_values(outputs, expected, tolerance)
+    return loaded
+
+
+def refusal(use, parts, match="Received"):
+    """The message of a `ValueError`, in less than a screen; it holds all the parts."""
+    with pytest.raises(ValueError, match=match) as raised:
+        use()
+    message = str(raised.value)
+    assert len(message) < 2000
+    assert [part for part in parts if part not in message] == [], message
+    return message
 
 
 def product(options):
@@ -96,18 +148,26 @@ def pairs(case):
 def covering(options, is_valid=lambda case: True, seed=0):
     """A small list of valid combinations in which every pair of valid choices meets."""
     rng = random.Random(seed)
-    candidates = [case for case in product(options) if is_valid(case)]
-    missing = {
-        ((one, this), (other, that))
-        for one, other in itertools.combinations(options, 2)
-        for this, that in {(case[one], case[other]) for case in candidates}
-    }
+    numbers = itertools.product(*(range(len(choices)) for choices in options.values()))
+    valid = [n for n, case in zip(numbers, product(options)) if is_valid(case)]
+    columns = dict(zip(options, np.array(valid, "int8").T))  # which choice each candidate has
+
+    def case_of(candidate):
+        return {name: options[name][column[candidate]] for name, column in columns.items()}
+
+    missing = set()
+    for one, other in itertools.combinations(options, 2):
+        meets = np.zeros((len(options[one]), len(options[other])), bool)
+        meets[columns[one], columns[other]] = True
+        for i, j in np.argwhere(meets):
+            missing.add(((one, options[one][i]), (other, options[other][j])))
     cases = []
     while missing:
-        wanted = min(missing, key=repr)
-        (one, this), (other, that) = wanted
-        holders = [case for case in candidates if case[one] == this and case[other] == that]
-        sample = rng.sample(holders, min(30, len(holders)))
+        (one, this), (other, that) = min(missing, key=repr)
+        has_one = columns[one] == options[one].index(this)
+        holders = np.flatnonzero(has_one & (columns[other] == options[other].index(that)))
+        chosen = rng.sample(range(len(holders)), min(30, len(holders)))
+        sample = [case_of(holders[i]) for i in chosen]
         cases.append(max(sample, key=lambda case: len(missing & pairs(case))))
         missing -= pairs(cases[-1])
     return cases

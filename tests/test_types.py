@@ -11,8 +11,7 @@ import typing
 import pytest
 
 import keras_resblocks as kr
-from keras_resblocks import checkpoints, layers, models, training, transforms, tuner, types
-from keras_resblocks.cli import data
+from keras_resblocks import layers, tuner, types
 from keras_resblocks.models.named import create_model
 from keras_resblocks.tuner.fine_tuning import FineTuneOptions
 from keras_resblocks.tuner.hypermodels import ARGUMENTS, SearchOptions
@@ -73,51 +72,6 @@ def test_a_checker_finds_the_mistakes_in_a_script_and_no_others(tmp_path):
     assert len(revealed) == SCRIPT.count("reveal_type")
     for line, text in revealed:
         assert text.endswith(f'is "{script[line].rpartition("# ")[2]}"')
-
-
-PUBLIC = {
-    f"{module.__name__}.{name}": getattr(module, name)
-    for module in (kr, layers, models, checkpoints, training, transforms, tuner)
-    for name in module.__all__
-    if not inspect.ismodule(getattr(module, name))
-} | {
-    f"{module.__name__}.{name}": thing
-    for module in (layers.shortcuts, data)
-    for name, thing in vars(module).items()
-    if getattr(thing, "__module__", None) == module.__name__ and not name.startswith("_")
-}
-
-
-def _functions(thing):
-    """The functions of our own that a user can call, by name: itself, or those of a class."""
-    if not inspect.isclass(thing):
-        yield "", thing
-        return
-    for owner in thing.__mro__:
-        if owner.__module__.startswith("keras_resblocks"):
-            for name, member in vars(owner).items():
-                member = getattr(member, "fget", getattr(member, "func", member))
-                member = getattr(member, "__func__", member)
-                if inspect.isfunction(member) and (name == "__init__" or name[0] != "_"):
-                    yield f".{owner.__name__}.{name}", member
-
-
-def test_every_public_name_is_annotated():
-    missing = []
-    for public, thing in PUBLIC.items():
-        for name, function in _functions(thing):
-            signature = inspect.signature(function)
-            missing += [
-                f"{public}{name}({parameter.name})"
-                for parameter in signature.parameters.values()
-                if parameter.annotation is parameter.empty
-                and parameter.name not in ("self", "cls")
-                and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            ]
-            if signature.return_annotation is signature.empty:
-                missing.append(f"{public}{name} ->")
-    assert len(PUBLIC) > 60
-    assert not missing
 
 
 def _keywords(function):

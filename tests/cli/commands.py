@@ -1,5 +1,6 @@
 """What the tests of the command line share: tiny images, and ways to run a command."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -32,14 +33,27 @@ def write_npz(path, **arrays):
     return path
 
 
+def write_files(folder, files):
+    """Files by their names, each with a function that writes it; the path of their folder."""
+    for name, write in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / name)
+    return folder
+
+
 def write_folder(folder, channels=3, classes=("bright", "dark", "grey"), count=10):
     """A folder of PNG files for each class; its path."""
-    x, y = images(count * len(classes), len(classes), (6, 5, channels))
-    for number, (image, label) in enumerate(zip(x, y)):
-        path = folder / classes[label] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keras.utils.save_img(path, image, scale=False)
-    return folder
+    pictures = zip(*images(count * len(classes), len(classes), (6, 5, channels)))
+    saved = {
+        f"{classes[label]}/{number}.png": functools.partial(keras.utils.save_img, x=x, scale=False)
+        for number, (x, label) in enumerate(pictures)
+    }
+    return write_files(folder, saved)
+
+
+def sizes_of(loaded):
+    """The numbers of images to train, validate and test with."""
+    return [len(x) for x in (loaded.x, loaded.x_val, loaded.x_test)]
 
 
 def run(*arguments):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import operator
 import re
 import signal
 import time
@@ -14,19 +15,18 @@ from commands import QUICK, TINY, images, run, start, write_folder, write_npz
 from helpers import BACKENDS, is_installed
 
 import keras_resblocks
-from keras_resblocks import cost
+from keras_resblocks import cost, tuner
 from keras_resblocks.cli import data, engines, job, options, space
 from keras_resblocks.tuner import Range
 from keras_resblocks.tuner.hypermodels import ARGUMENTS
 
 
-def job_of(folder, *arguments):
+def job_of(folder, arguments):
     """The search that these arguments stand for."""
     parser = argparse.ArgumentParser()
     options.add_arguments(parser)
     npz = write_npz(folder / "images.npz")
-    args = parser.parse_args([str(npz), *map(str, arguments)])
-    searched = options.options_of(args)
+    searched = options.options_of(parser.parse_args([str(npz), *arguments.split()]))
     searched.backend = keras.backend.backend()
     return job.Job(folder / "out", searched)
 
@@ -40,28 +40,33 @@ def trials_of(printed):
     return [line for line in printed.splitlines() if re.match(r"trial +\d", line)]
 
 
+def rows_of(printed):
+    return re.findall(r"^\| +\d", printed, re.MULTILINE)
+
+
+# What is given for a list, and what is searched then.
 LISTS = {
-    "blocks": (["bottleneck", "residual"], ["bottleneck", "residual"]),
-    "depths": (["1", "3"], [1, 3]),
-    "widths": (["8"], [8]),
-    "width_multipliers": (["1", "1.5"], [1, 1.5]),
-    "expansions": (["2", "4"], [2, 4]),
-    "groups": (["1", "2"], [1, 2]),
-    "stems": (["small", "large"], ["small", "large"]),
-    "activations": (["relu", "elu", "gelu"], ["relu", "elu", "gelu"]),
-    "normalizations": (["batch", "none"], ["batch", None]),
-    "attentions": (["None", "squeeze_excite"], [None, "squeeze_excite"]),
-    "shortcuts": (["zero_pad"], ["zero_pad"]),
-    "preactivations": (["true", "False"], [True, False]),
-    "drop_path_rates": (["0", "0.1"], [0, 0.1]),
-    "regularizers": (["0", "1e-4"], [0, 1e-4]),
-    "optimizers": (["adam", "sgd"], ["adam", "sgd"]),
-    "learning_rates": (["1e-3", "0.01"], [1e-3, 0.01]),
-    "schedules": (["cosine"], ["cosine"]),
-    "batch_sizes": (["16", "32"], [16, 32]),
-    "augmentations": (["none", "shift"], [None, "shift"]),
-    "label_smoothings": (["0", "0.1"], [0, 0.1]),
-    "kinds": (["v2", "factorized"], ["v2", "factorized"]),
+    "blocks": ("bottleneck residual", ["bottleneck", "residual"]),
+    "depths": ("1 3", [1, 3]),
+    "widths": ("8", [8]),
+    "width_multipliers": ("1 1.5", [1, 1.5]),
+    "expansions": ("2 4", [2, 4]),
+    "groups": ("1 2", [1, 2]),
+    "stems": ("small large", ["small", "large"]),
+    "activations": ("relu elu gelu", ["relu", "elu", "gelu"]),
+    "normalizations": ("batch none", ["batch", None]),
+    "attentions": ("None squeeze_excite", [None, "squeeze_excite"]),
+    "shortcuts": ("zero_pad", ["zero_pad"]),
+    "preactivations": ("true False", [True, False]),
+    "drop_path_rates": ("0 0.1", [0, 0.1]),
+    "regularizers": ("0 1e-4", [0, 1e-4]),
+    "optimizers": ("adam sgd", ["adam", "sgd"]),
+    "learning_rates": ("1e-3 0.01", [1e-3, 0.01]),
+    "schedules": ("cosine", ["cosine"]),
+    "batch_sizes": ("16 32", [16, 32]),
+    "augmentations": ("none shift", [None, "shift"]),
+    "label_smoothings": ("0 0.1", [0, 0.1]),
+    "kinds": ("v2 factorized", ["v2", "factorized"]),
 }
 
 
@@ -90,96 +95,91 @@ def test_the_help_names_what_a_list_may_have(name):
         assert [space._value(word) for word in shown[1].split()] == list(values)
 
 
-@pytest.mark.parametrize("name", LISTS)
-def test_a_list_reaches_the_search_space(name, tmp_path):
-    words, values = LISTS[name]
-    network = ["--network", "inception"] if name == "kinds" else []
-    made = job_of(tmp_path, f"--{name.replace('_', '-')}", *words, *network)
-    choices = made.hypermodel.options[ARGUMENTS[name].option]
-    assert list(choices.labels.values()) == values
+@pytest.mark.parametrize("network", options.NETWORKS)
+def test_lists_reach_the_search_space(network, tmp_path):
+    lists = {name: LISTS[name] for name in space.HYPERMODELS[network].defaults}
+    given = (f"--{name.replace('_', '-')} {words}" for name, (words, _) in lists.items())
+    made = job_of(tmp_path, f"--network {network} {' '.join(given)}")
+    for name, (_, values) in lists.items():
+        choices = made.hypermodel.options[ARGUMENTS[name].option]
+        assert list(choices.labels.values()) == values
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        ("1e-4:1e-2:log", Range(1e-4, 1e-2, sampling="log")),
-        ("0.1:0.2", Range(0.1, 0.2)),
-    ],
-)
-def test_numbers_may_be_a_range(word, expected, tmp_path):
-    made = job_of(tmp_path, "--learning-rates", word)
-    assert made.hypermodel.options["learning_rate"] == expected
+MIXED = {"dtype": "mixed_bfloat16", "data_format": "channels_last"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "read", "expected"),
     [
-        (["--max-params", 9000], lambda made: made.hypermodel.budget.max_params, 9000),
-        (["--max-macs", "1000000"], lambda made: made.hypermodel.budget.max_macs, 1_000_000),
-        (
-            ["--max-activation-memory", 90_000],
-            lambda made: made.hypermodel.budget.max_activation_memory,
-            90_000,
-        ),
-        (["--stages", 2], lambda made: made.hypermodel.stages, 2),
-        (["--per-stage"], lambda made: made.hypermodel.per_stage, ()),
-        (["--per-stage", "width"], lambda made: made.hypermodel.per_stage, ("width",)),
-        (["--schedule-epochs", 5], lambda made: made.hypermodel.schedule_epochs, 5),
-        (
-            ["--mixed-precision", "bfloat16"],
-            lambda made: made.hypermodel.block_options,
-            {"dtype": "mixed_bfloat16", "data_format": "channels_last"},
-        ),
-        (["--network", "inception"], lambda made: type(made.hypermodel).__name__[:4], "Ince"),
-        (["--batch-size", 7], lambda made: made._fit_arguments(1)["batch_size"], 7),
-        ([], lambda made: made._fit_arguments(1)["batch_size"], options.BATCH_SIZE),
+        ("--max-params 9000", "hypermodel.budget.max_params", 9000),
+        ("--max-macs 1000000", "hypermodel.budget.max_macs", 1_000_000),
+        ("--max-activation-memory 90000", "hypermodel.budget.max_activation_memory", 90_000),
+        ("--stages 2", "hypermodel.stages", 2),
+        ("--per-stage", "hypermodel.per_stage", ()),
+        ("--per-stage width", "hypermodel.per_stage", ("width",)),
+        ("--schedule-epochs 5", "hypermodel.schedule_epochs", 5),
+        ("--mixed-precision bfloat16", "hypermodel.block_options", MIXED),
+        ("--network inception", "hypermodel.__class__", tuner.InceptionHyperModel),
+        ("", "options.engine", "optuna"),
+        ("--storage postgresql://host/db", "options.engine", "optuna"),
+        ("--tuner random", "options.engine", "kerastuner"),
+        ("--engine ray", "options.engine", "ray"),
     ],
 )
 def test_an_option_has_its_effect(arguments, read, expected, tmp_path):
-    space = ["--widths", 2] if "--network" not in arguments else []
-    assert read(job_of(tmp_path, *space, *arguments)) == expected
+    space = "" if "--network" in arguments else "--widths 2"
+    assert operator.attrgetter(read)(job_of(tmp_path, f"{space} {arguments}")) == expected
 
 
-STUDY = ("--study", "s", "--storage", "s.journal")
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("1e-4:1e-2:log", Range(1e-4, 1e-2, sampling="log")), ("0.1:0.2", Range(0.1, 0.2))],
+)
+def test_numbers_may_be_a_range(word, expected, tmp_path):
+    made = job_of(tmp_path, f"--learning-rates {word}")
+    assert made.hypermodel.options["learning_rate"] == expected
+
+
+@pytest.mark.parametrize(("arguments", "size"), [("--batch-size 7", 7), ("", options.BATCH_SIZE)])
+def test_one_batch_size_is_for_all_trials(arguments, size, tmp_path):
+    assert job_of(tmp_path, arguments)._fit_arguments(1)["batch_size"] == size
+
+
+STUDY = "--study s --storage s.journal"
+NO_DATABASE = "--study s --storage sqlite:////no/where.db"
 MISTAKES = {
-    "no data": (["search"], "DATA"),
-    "unknown option": (["search", "digits", "--depth", "1"], "Did you mean '--depths'"),
-    "unknown command": (["serch", "digits"], "Did you mean 'search'? Received: serch"),
-    "no such data": (["search", "nowhere"], "nowhere, which does not exist"),
-    "tuner": (["search", "digits", "--tuner", "best"], "--tuner"),
-    "trials": (["search", "digits", "--trials", "0"], "--trials: must be a positive integer"),
-    "epochs": (["search", "digits", "--epochs", "few"], "--epochs: must be a positive integer"),
-    "activation": (["search", "digits", "--activations", "rely"], "`activation` must be"),
-    "depth": (["search", "digits", "--depths", "1", "0"], "`depths` must be a positive integer"),
-    "twice": (["search", "digits", "--depths", "1", "1"], "must not repeat a value"),
-    "range": (["search", "digits", "--learning-rates", "1:0"], "`low` must be less than `high`"),
-    "no range": (["search", "digits", "--activations", "relu:elu"], "`low` must be a finite"),
-    "budget": (["search", "digits", "--max-params", "10"], "No candidate is within the budget"),
-    "network": (["search", "digits", "--kinds", "v1"], "`--kinds` is not for `--network resnet`"),
-    "per stage": (["search", "digits", "--per-stage", "stem"], "`per_stage` must be one of"),
-    "hyperband": (["search", "digits", "--tuner", "hyperband", "--trials", "2"], "`--trials`"),
-    "batches": (["search", "digits", "--batch-size", "8", "--batch-sizes", "8"], "go together"),
-    "study, tuner": (["search", "digits", *STUDY, "--tuner", "grid"], "for `--engine kerastuner`"),
-    "study, engine": (["search", "digits", *STUDY, "--engine", "ray"], "for `--engine optuna`"),
-    "share": (["search", "digits", "--gpus-per-trial", "1"], "is for `--engine ray`"),
-    "no share": (["search", "digits", "--cpus-per-trial", "0"], "must be a positive number"),
-    "engine": (["search", "digits", "--engine", "spark"], "--engine"),
-    "resume nothing": (["resume", "out"], "no search of this command"),
-    "resume nowhere": (["resume"], "DIR"),
-    "report nothing": (["report"], "Say of what"),
-    "report two": (["report", "out", *STUDY], "Say of what"),
-    "report a study": (["report", "--study", "s"], "Say of what"),
-    "report nowhere": (["report", "out"], "which is no directory"),
-    "report no study": (["report", *STUDY], "must have the study 's'"),
-    "no storage": (["search", "digits", *STUDY[:3], "s.txt"], "`storage` must be the URL of"),
-    "search, no database": (
-        ["search", "digits", *STUDY[:3], "sqlite:////no/where.db"],
-        "`--storage` cannot be opened",
-    ),
-    "no database": (
-        ["report", "--study", "s", "--storage", "sqlite:////no/where.db"],
-        "`--storage` cannot be opened",
-    ),
+    "no data": ("search", "DATA"),
+    "unknown option": ("search digits --epoch 3", "Did you mean '--epochs'"),
+    "unknown command": ("serch digits", "Did you mean 'search'? Received: serch"),
+    "no such data": ("search nowhere", "nowhere, which does not exist"),
+    "tuner": ("search digits --tuner best", "--tuner"),
+    "trials": ("search digits --trials 0", "--trials: must be a positive integer"),
+    "epochs": ("search digits --epochs few", "--epochs: must be a positive integer"),
+    "activation": ("search digits --activations rely", "`activation` must be"),
+    "depth": ("search digits --depths 1 0", "`depths` must be a positive integer"),
+    "twice": ("search digits --depths 1 1", "must not repeat a value"),
+    "range": ("search digits --learning-rates 1:0", "`low` must be less than `high`"),
+    "no range": ("search digits --activations relu:elu", "`low` must be a finite"),
+    "budget": ("search digits --max-params 10", "No candidate is within the budget"),
+    "network": ("search digits --kinds v1", "`--kinds` is not for `--network resnet`"),
+    "per stage": ("search digits --per-stage stem", "`per_stage` must be one of"),
+    "hyperband": ("search digits --tuner hyperband --trials 2", "`--trials`"),
+    "batches": ("search digits --batch-size 8 --batch-sizes 8", "go together"),
+    "study, tuner": (f"search digits {STUDY} --tuner grid", "is for `--engine kerastuner`"),
+    "study, engine": (f"search digits {STUDY} --engine ray", "for `--engine optuna`"),
+    "share": ("search digits --gpus-per-trial 1", "is for `--engine ray`"),
+    "no share": ("search digits --cpus-per-trial 0", "must be a positive number"),
+    "engine": ("search digits --engine spark", "--engine"),
+    "resume nothing": ("resume out", "no search of this command"),
+    "resume nowhere": ("resume", "DIR"),
+    "report nothing": ("report", "Say of what"),
+    "report two": (f"report out {STUDY}", "Say of what"),
+    "report a study": ("report --study s", "Say of what"),
+    "report nowhere": ("report out", "which is no directory"),
+    "report no study": (f"report {STUDY}", "must have the study 's'"),
+    "no storage": ("search digits --study s --storage s.txt", "`storage` must be the URL of"),
+    "search, no database": (f"search digits {NO_DATABASE}", "`--storage` cannot be opened"),
+    "no database": (f"report {NO_DATABASE}", "`--storage` cannot be opened"),
 }
 
 
@@ -189,7 +189,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert run(*arguments, *(["--out", "o"] if arguments[0] == "search" else [])) == 2
+    out = ["--out", "o"] if arguments.startswith("search") else []
+    assert run(*arguments.split(), *out) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m keras_resblocks")
     assert message in line
@@ -197,21 +198,21 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 
 IMMEDIATE = {
-    "help": (["--help"], 0, "COMMAND"),
-    "help of a search": (["search", "--help"], 0, "--learning-rates VALUE"),
-    "version": (["--version"], 0, keras_resblocks.__version__),
-    "command": (["repot"], 2, "Did you mean 'report'"),
-    "option": (["search", "digits", "--epoch", "3"], 2, "Did you mean '--epochs'"),
-    "value": (["search", "digits", "--epochs", "few"], 2, "must be a positive integer"),
-    "together": (["search", "digits", "--study", "s", "--tuner", "grid"], 2, "`--tuner` is for"),
-    "folder": (["resume", "nowhere"], 2, "no search of this command"),
+    "help": ("--help", 0, "COMMAND"),
+    "help of a search": ("search --help", 0, "--learning-rates VALUE"),
+    "version": ("--version", 0, keras_resblocks.__version__),
+    **{
+        name: (MISTAKES[name][0], 2, MISTAKES[name][1])
+        for name in ("unknown command", "unknown option", "epochs", "study, tuner")
+    },
+    "folder": ("resume nowhere", 2, "no search of this command"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "status", "message"), IMMEDIATE.values(), ids=IMMEDIATE)
 def test_arguments_are_read_before_keras_is_imported(arguments, status, message, tmp_path):
     (tmp_path / "keras.py").write_text("raise SystemExit('imported Keras')")
-    process = start(*arguments, path=tmp_path)
+    process = start(*arguments.split(), path=tmp_path)
     printed = "".join(process.communicate(timeout=60))
     assert (process.returncode, message in printed) == (status, True), printed
 
@@ -232,83 +233,99 @@ def test_the_backend_of_a_running_process_stays(tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-SMALL_DATA = {
-    "npz": lambda folder: [write_npz(folder / "images.npz")],
-    "folder": lambda folder: [write_folder(folder / "images"), "--size", 8],
-    "digits": lambda folder: ["digits"],
-}
+BEST = {"images.npz": ["ant", "bee", "cow"], "digits": [*"0123456789"]}
 
 
-@pytest.mark.parametrize("source", SMALL_DATA)
-def test_the_best_of_a_search_is_saved_and_tested(source, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run("search", *SMALL_DATA[source](tmp_path), *QUICK, "--out", out) == 0
+@pytest.mark.parametrize(("source", "names"), BEST.items(), ids=BEST)
+def test_the_best_of_a_search_is_saved_and_tested(source, names, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = images()
+    write_npz("images.npz", x=x, y=np.array(BEST["images.npz"])[y])
+    assert run("search", source, *QUICK, "--out", "out") == 0
     printed = capsys.readouterr().out
     assert len(trials_of(printed)) == 2
     assert 0 <= accuracy_of(printed) <= 1
-    model = keras.saving.load_model(out / "best.keras")
-    assert f"{out / 'best.keras'}, {cost(model).params:,} parameters" in printed
-    assert (out / "report" / "report.html").exists()
-    assert f"report: {out / 'report' / 'report.html'}" in printed
+    model = keras.saving.load_model("out/best.keras")
+    assert f"out/best.keras, {cost(model).params:,} parameters" in printed
+    assert "report: out/report/report.html" in printed
+    assert (tmp_path / "out" / "report" / "report.html").exists()
+    assert not model.compiled
+    assert model.layers[-1].names == names
+    assert model.input_shape == (None, None, None, 1)
+    assert model.predict(x, verbose=0).shape == (30, len(names))
 
 
 KINDS = {
-    "random": ["--trials", 2],
-    "grid": ["--trials", 2],
-    "hyperband": [],
-    "bayesian": ["--trials", 2],
-    "inception": ["--trials", 2, "--network", "inception"],
-    "options": [
-        *("--trials", 2, "--keep-checkpoints", 1, "--retrain", 2),
+    **{name: (*TINY, "--trials", 2, "--tuner", name) for name in ("random", "grid", "bayesian")},
+    "hyperband": (*TINY, "--tuner", "hyperband"),
+    "inception": ("--stages", 1, "--widths", 16, "--trials", 2, "--network", "inception"),
+    "options": (
+        *(*TINY, "--trials", 2, "--keep-checkpoints", 1, "--retrain", 2),
         *("--activations", "relu", "--batch-sizes", 8, 16),
         *("--mixed-precision", "bfloat16", "--augmentations", "none", "shift"),
-    ],
+    ),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_search_ends_with_a_tested_model(kind, tmp_path, capsys):
-    tuner = ["--tuner", kind] if kind in options.TUNERS else []
-    space = TINY if kind != "inception" else ("--stages", 1, "--widths", 16)
-    npz = write_npz(tmp_path / "images.npz")
-    out = ("--out", tmp_path / "out")
-    assert run("search", npz, *space, *KINDS[kind], *tuner, "--epochs", 2, *out) == 0
+    npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
+    assert run("search", npz, *KINDS[kind], "--epochs", 2, "--out", out) == 0
     printed = capsys.readouterr().out
-    assert trials_of(printed)
+    assert len(trials_of(printed)) == len(rows_of(printed)) > 0
     assert 0 <= accuracy_of(printed) <= 1
 
 
-def test_a_search_in_the_folder_is_kept_unless_overwritten(tmp_path, capsys):
-    out = tmp_path / "out"
-    begin = ("search", write_npz(tmp_path / "images.npz"), *QUICK, "--out", out)
+# Searches that want a process of their own.
+PROCESSES = {"ray": ("engine", "ray"), **{name: ("backend", name) for name in BACKENDS}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROCESSES)
+def test_another_engine_or_backend_ends_with_a_tested_model_too(name, tmp_path):
+    if not is_installed(name):
+        pytest.skip(f"{name} is not installed")
+    npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
+    option, value = PROCESSES[name]
+    process = start("search", npz, *QUICK, "--out", out, f"--{option}", value)
+    printed, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error + printed
+    assert accuracy_of(printed) >= 0
+    assert len(rows_of(printed)) == 2
+    assert (out / "best.keras").exists()
+    assert json.loads((out / "arguments.json").read_text())[option] == value
+
+
+def test_a_search_goes_on_from_anywhere_and_is_kept_unless_overwritten(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    begin = ("search", write_npz("images.npz"), *QUICK, "--out", "out")
     assert run(*begin) == 0
-    before = (out / "best.keras").stat().st_mtime_ns
+    assert len(trials_of(capsys.readouterr().out)) == 2
+    best = tmp_path / "out" / "best.keras"
+    before = best.stat().st_mtime_ns
     assert run(*begin) == 2
     error = capsys.readouterr().err
-    assert f"resume {out}" in error
+    assert "resume out" in error
     assert "--overwrite" in error
-    assert (out / "best.keras").stat().st_mtime_ns == before
-    assert run(*begin, "--overwrite") == 0
-    assert len(trials_of(capsys.readouterr().out)) == 2
+    assert best.stat().st_mtime_ns == before
 
-
-def test_a_search_goes_on_with_more_trials_from_anywhere(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_npz(tmp_path / "images.npz")
-    assert run("search", "images.npz", *QUICK, "--out", "out") == 0
-    first = capsys.readouterr().out
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert run("resume", "../out", "--trials", 3) == 0
     printed = capsys.readouterr().out
-    assert len(trials_of(first)) == 2
     (line,) = trials_of(printed)
     assert line.startswith("trial 2 |")
     assert line.endswith("| 3/3")
     assert accuracy_of(printed) >= 0
     written = json.loads((tmp_path / "out" / "arguments.json").read_text())
     assert (written["trials"], written["epochs"]) == (3, 1)
+
+    monkeypatch.chdir(tmp_path)
+    assert run(*begin, "--overwrite") == 0
+    assert len(trials_of(capsys.readouterr().out)) == 2
 
 
 def test_a_search_says_what_it_found_before_it_trains(tmp_path, capsys, monkeypatch):
@@ -327,6 +344,7 @@ def test_a_search_says_what_it_found_before_it_trains(tmp_path, capsys, monkeypa
     assert "\nto go on: python -m keras_resblocks resume photos_search\n" in printed.out
     assert "note: left out, no pictures: dark/notes.txt" in printed.err
     assert (tmp_path / "photos_search" / "best.keras").exists()
+    assert accuracy_of(printed.out) >= 0
 
     # The same with other pictures is another search.
     (tmp_path / "photos" / "dark" / "1.png").unlink()
@@ -395,14 +413,24 @@ def test_data_larger_than_memory_are_searched_in_batches(tmp_path, capsys, monke
     assert "`--batch-size` must be given instead" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
-def test_a_damaged_record_of_the_data_is_an_error(content, tmp_path, capsys):
-    arguments = {"data": "digits", "backend": keras.backend.backend()}
-    (tmp_path / "arguments.json").write_text(json.dumps(arguments))
-    path = tmp_path / "data.json"
-    path.write_text(content)
+SEARCHED = '{"data": "digits", "trials": 1, "epochs": 1}'
+# What is in the files of a folder, None for no such file, and what `resume` says of one.
+DAMAGED = [
+    (None, None, "arguments.json is missing"),
+    *((text, None, "arguments.json must hold") for text in ("", SEARCHED[:20], "[]", "{}")),
+    ('{"data": "digits", "colour": 1}', None, "arguments.json must hold the arguments"),
+    *((SEARCHED, text, "data.json must hold what the data were") for text in ("", "{", "[]", "{}")),
+]
+
+
+@pytest.mark.parametrize(("arguments", "record", "message"), DAMAGED)
+def test_without_its_files_a_search_cannot_go_on(arguments, record, message, tmp_path, capsys):
+    for name, text in (("arguments.json", arguments), ("data.json", record)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
     assert run("resume", tmp_path) == 2
-    assert f"{path} must hold what the data were" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/{message}" in line
 
 
 def ended(out, engine):
@@ -439,56 +467,10 @@ def test_a_search_that_was_stopped_goes_on(number, engine, tmp_path, capsys):
     assert accuracy_of(printed) >= 0
 
 
-def forget(path):
-    path.unlink()
-
-
-def cut(path):
-    path.write_text(path.read_text()[:20])
-
-
-def write(text):
-    return lambda path: path.write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (forget, "is missing"),
-        (cut, "damaged"),
-        (write(""), "damaged"),
-        (write("[]"), "damaged"),
-        (write("{}"), "damaged"),
-        (write('{"data": "digits", "colour": 1}'), "damaged"),
-    ],
-)
-def test_without_its_arguments_a_search_cannot_go_on(damage, message, tmp_path, capsys):
-    path = tmp_path / "arguments.json"
-    path.write_text(json.dumps({"data": "digits", "trials": 1, "epochs": 1}))
-    damage(path)
-    assert run("resume", tmp_path) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(path) in line
-    assert message in line
-
-
-@pytest.mark.parametrize(
-    ("arguments", "engine"),
-    [
-        ([], "optuna"),
-        (["--tuner", "random"], "kerastuner"),
-        (["--storage", "postgresql://host/db"], "optuna"),
-        (["--engine", "ray"], "ray"),
-    ],
-)
-def test_the_engine_is_optuna_unless_another_is_asked_for(arguments, engine, tmp_path):
-    assert job_of(tmp_path, *arguments).options.engine == engine
-
-
 def test_optuna_stops_trials_early_and_has_more_of_them(tmp_path, monkeypatch):
-    made = job_of(tmp_path, "--storage", tmp_path / "search.journal")
+    made = job_of(tmp_path, f"--storage {tmp_path / 'search.journal'}")
     monkeypatch.setattr(engines.tuner, "optuna_search", lambda *args, **arguments: arguments)
-    arguments = engines.Optuna(made).search(None, None)
+    arguments = engines.optuna(made)()
     assert isinstance(arguments["pruner"], optuna.pruners.MedianPruner)
     assert arguments["max_trials"] > engines.TRIALS
 
@@ -504,20 +486,6 @@ def test_hyperbands_epochs_stay_as_they_were(tmp_path, capsys):
     (tmp_path / "arguments.json").write_text(json.dumps(arguments))
     assert run("resume", tmp_path, "--epochs", 8) == 2
     assert "`--epochs` must stay as they were" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["kerastuner", "ray"])
-def test_another_engine_ends_with_a_tested_model_too(engine, tmp_path):
-    if engine == "ray":
-        pytest.importorskip(engine)
-    npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
-    process = start("search", npz, *QUICK, "--engine", engine, "--out", out)
-    printed, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error + printed
-    assert accuracy_of(printed) >= 0
-    assert (out / "best.keras").exists()
-    assert len(re.findall(r"^\| +\d", printed, re.MULTILINE)) == 2  # the trials of the report
 
 
 @pytest.mark.slow
@@ -539,18 +507,5 @@ def test_a_study_is_searched_shared_resumed_and_reported(tmp_path, capsys):
     assert len(trials_of(capsys.readouterr().out)) == 1
     for source in ([tmp_path / "one"], [*study, "--out", tmp_path / "found"]):
         assert run("report", *source) == 0
-        assert len(re.findall(r"^\| +\d", capsys.readouterr().out, re.MULTILINE)) == 3
+        assert len(rows_of(capsys.readouterr().out)) == 3
     assert (tmp_path / "found" / "report.html").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_the_backend_is_that_of_the_option(backend, tmp_path):
-    if not is_installed(backend):
-        pytest.skip(f"{backend} is not installed")
-    npz, out = write_npz(tmp_path / "images.npz"), tmp_path / "out"
-    process = start(*("search", npz, *QUICK, "--out", out, "--backend", backend))
-    printed, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
-    assert accuracy_of(printed) >= 0
-    assert json.loads((out / "arguments.json").read_text())["backend"] == backend

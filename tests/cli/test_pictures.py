@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from commands import sizes_of, write_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -12,23 +13,8 @@ from PIL import Image, ImageOps
 from keras_resblocks.cli import data
 
 MODES = (
-    *(
-        "1",
-        "L",
-        "LA",
-        "P",
-        "PA",
-        "RGB",
-        "RGBA",
-        "RGBX",
-        "CMYK",
-        "YCbCr",
-        "LAB",
-        "HSV",
-        "La",
-        "RGBa",
-    ),
-    *("I", "I;16", "I;16B", "F"),
+    *("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"),
+    *("La", "RGBa", "I", "I;16", "I;16B", "F"),
 )
 Image.init()
 SUFFIXES = {kind: suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.SAVE}
@@ -77,15 +63,17 @@ def test_a_picture_is_read_as_pillow_shows_it(
 ):
     folder = tmp_path_factory.mktemp("pictures")
     names = [f"{label}/{i}{SUFFIXES[kind]}" for label in "ab" for i in range(3)]
-    for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
+
+    def save(path):
         exif = Image.Exif()  # which AVIF changes
         exif[0x0112] = orientation
         options = {"exif": exif} if kind in WITH_EXIF else {}
-        try:
-            picture(mode, *shape, seed).save(folder / name, kind, **options)
-        except (OSError, ValueError, SystemError, KeyError):
-            return  # Pillow does not write it
+        picture(mode, *shape, seed).save(path, kind, **options)
+
+    try:
+        write_files(folder, dict.fromkeys(names, save))
+    except (OSError, ValueError, SystemError, KeyError):
+        return  # Pillow does not write it
     refused = ""
     try:
         read = data.load(folder, size=size, say=lambda sentence: None)
@@ -128,94 +116,77 @@ def deep_color(path):
         b"IDAT": zlib.compress(b"".join(rows)),
         b"IEND": b"",
     }
-    chunks = (
-        struct.pack(">I", len(content))
-        + name
-        + content
-        + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in parts.items()
-    )
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, part in parts.items():
+        checked = name + part
+        content += struct.pack(">I", len(part)) + checked + struct.pack(">I", zlib.crc32(checked))
+    path.write_bytes(content)
 
 
-def write(folder, files, many=8):
-    """A folder with these files, and as many pictures in each of `a` and `b`."""
-    pictures = {f"{label}/{i}.png": gray(90) for label in "ab" for i in range(many)}
-    for name, save in {**pictures, **files}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        save(folder / name)
-    return folder
+def of_each_class(*saves):
+    """The pictures of the classes `a` and `b`, alike."""
+    return {f"{label}/{i}.png": save for label in "ab" for i, save in enumerate(saves)}
 
 
 def nothing(path):
     path.touch()
 
 
+def unread(names, of):
+    listed = ", ".join(f"{name} (no picture that Pillow reads)" for name in names)
+    return f"left out, {len(names)} of {of} pictures cannot be read: {listed}"
+
+
+DEEP = "16 bits a channel, of which Pillow reads 8: save it with 8"
 # Files beside sixteen pictures, how many are read then, the classes, and what is said.
 FOLDERS = {
     "hidden": (
-        {".git/a/1.png": gray(0), "a/.thumbs/1.png": gray(0), "a/.x.png": gray(0)},
-        (16, "ab", []),
+        dict.fromkeys([".git/a/1.png", "a/.thumbs/1.png", "a/.x.png"], gray(0)),
+        *(16, "ab", []),
     ),
     "system": (
         {"a/Thumbs.db": nothing, "__MACOSX/a/1.png": gray(0), "b/desktop.ini": nothing},
-        (16, "ab", []),
+        *(16, "ab", []),
     ),
-    "notes": ({"a/notes.txt": nothing}, (16, "ab", ["left out, no pictures: a/notes.txt"])),
+    "notes": ({"a/notes.txt": nothing}, 16, "ab", ["left out, no pictures: a/notes.txt"]),
     "no name of a picture": (
         {"a/image": lambda path: gray(0)(f"{path}.png") or path.with_suffix(".png").rename(path)},
-        (17, "ab", []),
+        *(17, "ab", []),
     ),
-    "deeper": ({"a/2024/may/1.png": gray(0), "a/2025/1.png": gray(0)}, (18, "ab", [])),
+    "deeper": ({"a/2024/may/1.png": gray(0), "a/2025/1.png": gray(0)}, 18, "ab", []),
     "damaged": (
         {"a/x.jpg": nothing, "b/y.heic": nothing, "b/1.png": lambda path: path.write_bytes(b"x")},
-        (
-            15,
-            "ab",
-            [
-                "left out, 3 of 18 pictures cannot be read: a/x.jpg (no picture that Pillow "
-                "reads), b/1.png (no picture that Pillow reads), b/y.heic (no picture that "
-                "Pillow reads)"
-            ],
-        ),
+        *(15, "ab", [unread(["a/x.jpg", "b/1.png", "b/y.heic"], 18)]),
     ),
     "16 bits": (
         {"a/x.png": deep_color},
-        (
-            16,
-            "ab",
-            [
-                "left out, 1 of 17 pictures cannot be read: a/x.png (16 bits a channel, of which "
-                "Pillow reads 8: save it with 8)"
-            ],
-        ),
+        *(16, "ab", [f"left out, 1 of 17 pictures cannot be read: a/x.png ({DEEP})"]),
     ),
-    "loose": ({"x.png": gray(0)}, (16, "ab", ["left out, in no folder of a class: x.png"])),
+    "loose": ({"x.png": gray(0)}, 16, "ab", ["left out, in no folder of a class: x.png"]),
     "empty class": (
         {"c/notes.txt": nothing},
-        (
-            16,
-            "ab",
-            ["left out, no pictures: c/notes.txt", "left out, classes without a picture: c"],
-        ),
+        *(16, "ab"),
+        ["left out, no pictures: c/notes.txt", "left out, classes without a picture: c"],
     ),
     "one of a class": (
         {"c/1.png": gray(0)},
-        (17, "abc", ["classes of one image, which is for training only: c"]),
+        *(17, "abc", ["classes of one image, which is for training only: c"]),
     ),
     "a class named train": (
         {"train/1.png": gray(0), "train/2.png": gray(0)},
-        (18, ["a", "b", "train"], []),
+        *(18, ["a", "b", "train"], []),
     ),
 }
 
 
-@pytest.mark.parametrize(("files", "expected"), FOLDERS.values(), ids=FOLDERS)
-def test_the_files_that_count_are_pictures_below_a_class(files, expected, tmp_path):
-    count, classes, sentences = expected
+@pytest.mark.parametrize(("files", "count", "classes", "sentences"), FOLDERS.values(), ids=FOLDERS)
+def test_the_files_that_count_are_pictures_below_a_class(
+    files, count, classes, sentences, tmp_path
+):
     said = []
-    read = data.load(write(tmp_path, files), size=8, say=said.append)
-    assert sum(len(y) for y in (read.y, read.y_val, read.y_test)) == count
+    write_files(tmp_path, of_each_class(*[gray(90)] * 8) | files)
+    read = data.load(tmp_path, size=8, say=said.append)
+    assert sum(sizes_of(read)) == count
     assert read.classes == list(classes)
     assert said == sentences
 
@@ -233,22 +204,19 @@ SPLITS = {
 @pytest.mark.parametrize(("folders", "sizes"), SPLITS.values(), ids=SPLITS)
 def test_folders_of_a_split_are_the_split(folders, sizes, tmp_path):
     for part, count in folders.items():
-        for label in "ab":
-            (tmp_path / part / label).mkdir(parents=True)
-            for i in range(count):
-                gray(90)(tmp_path / part / label / f"{i}.png")
+        write_files(tmp_path / part, of_each_class(*[gray(90)] * count))
     read = data.load(tmp_path, size=8)
-    assert [len(y) for y in (read.y, read.y_val, read.y_test)] == sizes
+    assert sizes_of(read) == sizes
     assert read.classes == ["a", "b"]
 
 
 def test_a_test_without_classes_is_left_out(tmp_path):
-    write(tmp_path / "train", {})
-    write(tmp_path, {f"test/{i}.png": gray(90) for i in range(6)}, many=0)
+    write_files(tmp_path / "train", of_each_class(*[gray(90)] * 8))
+    write_files(tmp_path / "test", {f"{i}.png": gray(90) for i in range(6)})
     said = []
     read = data.load(tmp_path, size=8, say=said.append)
     assert read.classes == ["a", "b"]
-    assert [len(y) for y in (read.y, read.y_val, read.y_test)] == [10, 3, 3]
+    assert sizes_of(read) == [10, 3, 3]
     assert said == [
         "left out, in no folder of a class: test/0.png, test/1.png, test/2.png, test/3.png, "
         "test/4.png, and 1 more"
@@ -266,10 +234,8 @@ def test_a_test_without_classes_is_left_out(tmp_path):
     ],
 )
 def test_the_size_is_that_of_most_pictures(sizes, chosen, tmp_path):
-    for i in range(9):
-        for label in "ab":
-            (tmp_path / label).mkdir(exist_ok=True)
-            gray(90, size=sizes[i % len(sizes)])(tmp_path / label / f"{i}.png")
+    pictures = [gray(90, size=sizes[i % len(sizes)]) for i in range(9)]
+    write_files(tmp_path, of_each_class(*pictures))
     read = data.load(tmp_path)
     assert read.x.shape[1:] == (chosen, chosen, 1)
     assert f"{chosen} x {chosen} pixels, 1 channel; train 10, val 4, test 4" in read.described()
@@ -277,15 +243,15 @@ def test_the_size_is_that_of_most_pictures(sizes, chosen, tmp_path):
 
 @pytest.mark.parametrize(("level", "color"), [(0, "white"), (60, "white"), (255, "black")])
 def test_what_is_transparent_shows_what_leaves_more_to_see(level, color, tmp_path):
-    files = {f"{label}/{i}.png": ink(level) for label in "ab" for i in range(8)}
     said = []
-    read = data.load(write(tmp_path, files), size=40, say=said.append)
+    write_files(tmp_path, of_each_class(*[ink(level)] * 8))
+    read = data.load(tmp_path, size=40, say=said.append)
     assert said == [f"pictures with transparency are shown over {color}: 16"]
     assert np.allclose(read.x[0, :20], 1 if color == "white" else 0)
     assert np.allclose(read.x[0, 20:], level / 255)
 
 
 def test_shrinking_averages(tmp_path):
-    files = {f"{label}/{i}.png": gray(*[0, 255] * 20) for label in "ab" for i in range(8)}
-    read = data.load(write(tmp_path, files), size=10)
+    write_files(tmp_path, of_each_class(*[gray(*[0, 255] * 20)] * 8))
+    read = data.load(tmp_path, size=10)
     assert np.allclose(read.x, 0.5, atol=0.1)

@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from commands import QUICK, images, run, write_folder, write_npz
+from commands import QUICK, run, write_folder
 from PIL import Image
 
 import keras_resblocks as kr
@@ -91,30 +91,32 @@ def test_volumes_keep_their_size():
     assert model.predict(np.full((1, 4, 5, 6, 1), 51, "uint8"), verbose=0) == pytest.approx(0.2)
 
 
-def predicted(model, folder, *arguments):
-    path = folder / "model.keras"
-    model.save(path)
-    return run("predict", path, *arguments)
-
-
-def averages(names, divisor=255, size=(4, 4), channels=3, background=255):
+def averages(names=(), divisor=255, channels=3, background=255):
     """A model whose outputs are the means of the channels."""
-    inputs = keras.Input((*size, channels))
+    inputs = keras.Input((4, 4, channels))
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
     return from_pictures(network, names, divisor, background)
 
 
-def test_the_likeliest_classes_are_printed_first(tmp_path, capsys):
-    Image.new("RGB", (9, 20), (51, 255, 0)).save(tmp_path / "a.png")
-    assert predicted(averages(["x", "y", "z"]), tmp_path, tmp_path / "a.png", "--top", 2) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'a.png'}: y 1.0000, x 0.2000\n"
+GRAY, CLEAR = ("L", (5, 5), 51), ("RGBA", (3, 3), (255, 255, 255, 0))
+# Arguments of `averages`, a picture, and what is printed: it is scaled and shown as in training.
+PREDICTED = {
+    "the likeliest": ({"names": "xyz"}, ("RGB", (9, 20), (51, 255, 0)), "y 1.0000, x 0.2000"),
+    "8 bits": ({"channels": 1}, GRAY, "0.2"),
+    "16 bits": ({"channels": 1, "divisor": 65535}, GRAY, "0.2"),
+    "numbers": ({"channels": 1, "divisor": 1}, GRAY, "0.2"),
+    "over black": ({"background": 0}, CLEAR, "0, 0, 0"),
+    "over gray": ({"background": 51}, CLEAR, "0.2, 0.2, 0.2"),
+    "over white": ({}, CLEAR, "1, 1, 1"),
+}
 
 
-@pytest.mark.parametrize("divisor", [255, 65535, 1])
-def test_a_picture_is_scaled_as_in_training(divisor, tmp_path, capsys):
-    Image.new("L", (5, 5), 51).save(tmp_path / "a.png")
-    assert predicted(averages([], divisor, channels=1), tmp_path, tmp_path / "a.png") == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'a.png'}: 0.2\n"
+@pytest.mark.parametrize(("arguments", "picture", "printed"), PREDICTED.values(), ids=PREDICTED)
+def test_a_picture_is_predicted_in_a_line(arguments, picture, printed, tmp_path, capsys):
+    averages(**arguments).save(tmp_path / "model.keras")
+    Image.new(*picture).save(tmp_path / "a.png")
+    assert run("predict", tmp_path / "model.keras", tmp_path / "a.png", "--top", 2) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'a.png'}: {printed}\n"
 
 
 def test_what_cannot_be_read_is_said_and_the_rest_predicted(tmp_path, capsys):
@@ -124,54 +126,29 @@ def test_what_cannot_be_read_is_said_and_the_rest_predicted(tmp_path, capsys):
     (folder / "damaged.png").write_bytes(b"\x89PNG")
     for name in ("notes.txt", ".hidden.png"):
         (folder / name).write_text("none")
-    assert predicted(averages(["x", "y", "z"]), tmp_path, folder) == 1
+    averages("xyz").save(tmp_path / "model.keras")
+    assert run("predict", tmp_path / "model.keras", folder) == 1
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{folder / 'inner' / 'a.jpg'}: x 0.0000")
     (line,) = printed.err.splitlines()
     assert line.startswith(f"note: left out, {folder / 'damaged.png'}: no picture")
 
 
-def test_a_transparent_picture_has_the_background_of_the_training(tmp_path, capsys):
-    Image.new("RGBA", (3, 3), (255, 255, 255, 0)).save(tmp_path / "a.png")
-    for background in (0, 51, 255):
-        assert predicted(averages([], background=background), tmp_path, tmp_path / "a.png") == 0
-        mean = f"{background / 255:g}"
-        assert capsys.readouterr().out == f"{tmp_path / 'a.png'}: {mean}, {mean}, {mean}\n"
-
-
 MISTAKES = {
-    "no model": (lambda folder: ["none.keras"], "`MODEL` must be a file that exists"),
-    "no picture": (lambda folder: [save(folder, averages("ab")), "none.png"], "none.png"),
-    "no pictures": (lambda folder: [save(folder, averages("ab")), folder / "empty"], "hold pictur"),
-    "any model": (lambda folder: [save(folder, averages("ab").layers[-2])], "best.keras of a sea"),
-    "channels": (lambda folder: [save(folder, averages("ab", channels=5))], "must take pictures"),
+    "no model": (None, "a.png", "`MODEL` must be a file that exists"),
+    "no picture": (averages, "none.png", "none.png"),
+    "no pictures": (averages, "empty", "must hold pictures"),
+    "any model": (lambda: averages().layers[-2], "a.png", "must be the best.keras of a search"),
+    "channels": (lambda: averages(channels=5), "a.png", "must take pictures"),
 }
 
 
-def save(folder, model):
-    model.save(folder / "model.keras")
-    return folder / "model.keras"
-
-
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_a_line(arguments, message, tmp_path, capsys):
+@pytest.mark.parametrize(("make", "picture", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_a_line(make, picture, message, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     Image.new("RGB", (3, 3)).save(tmp_path / "a.png")
-    given = arguments(tmp_path)
-    given = given if len(given) == 2 else [*given, tmp_path / "a.png"]
-    assert run("predict", *given) == 2
+    if make:
+        make().save(tmp_path / "model.keras")
+    assert run("predict", tmp_path / "model.keras", tmp_path / picture) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-
-
-def test_the_model_of_a_search_over_arrays_has_names_and_no_optimizer(tmp_path, capsys):
-    x, y = images()
-    names = np.array(["ant", "bee", "cow"])[y]
-    assert (
-        run("search", write_npz(tmp_path / "a.npz", x=x, y=names), *QUICK, "--out", tmp_path) == 0
-    )
-    model = keras.saving.load_model(tmp_path / "best.keras")
-    assert not model.compiled
-    assert model.layers[-1].names == ["ant", "bee", "cow"]
-    assert model.input_shape == (None, None, None, 1)
-    assert model.predict(x, verbose=0).shape == (30, 3)

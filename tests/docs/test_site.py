@@ -1,4 +1,4 @@
-"""The site: it builds without a warning, and its pictures are up to date."""
+"""The site: it builds without a warning; its pictures and addresses are up to date."""
 
 import re
 import runpy
@@ -48,3 +48,11 @@ def test_no_page_loads_anything_from_elsewhere(site):
             page.read_text(encoding="utf-8"),
         )
         assert loaded == [], page
+
+
+@pytest.mark.parametrize("name", ["CITATION.cff", "mkdocs.yml", "README.md", "CONTRIBUTING.md"])
+def test_addresses_are_those_of_the_project(name):
+    pattern = r"https://(?:github\.com/[\w-]*resblocks[\w-]*/[\w-]+|[\w-]+\.github\.io/[\w-]+)"
+    known = set(re.findall(pattern, (ROOT / "pyproject.toml").read_text()))
+    assert len(known) == 2
+    assert set(re.findall(pattern, (ROOT / name).read_text())) <= known

@@ -1,7 +1,5 @@
 """Atrous blocks: dilated instead of strided, they agree with the strided ones where those look."""
 
-import json
-
 import keras
 import pytest
 from helpers import (
@@ -11,10 +9,11 @@ from helpers import (
     covering,
     label,
     make_block,
-    model_of,
     random_array,
     shape_of,
+    side_by_side,
     to_numpy,
+    twin_of,
 )
 
 import keras_resblocks as kr
@@ -66,94 +65,81 @@ def is_aligned(case):
     return not pools or case["dilation_rate"] == 1
 
 
-def strides_of(case):
-    return (2, 1, 3)[: case["rank"]] if case["strides"] == "uneven" else case["strides"]
+def each(value, rank):
+    return value if isinstance(value, tuple) else (value,) * rank
 
 
-def block_of(case, **options):
-    options = {
-        "shortcut": case["shortcut"],
-        "preactivation": case["preactivation"],
-        "activation": "sigmoid",  # not zero at zero: padding comes after it
-        **options,
-    }
-    return MAKERS[case["maker"]](FILTERS, strides_of(case), **options)
-
-
-def every(strides, rank):
-    """The index of every position, of an array channels last, that such strides leave."""
-    strides = strides if isinstance(strides, tuple) else (strides,) * rank
+def every(*strides):
+    """The index of the positions, of an array channels last, that such strides leave."""
     return (slice(None), *(slice(None, None, step) for step in strides))
-
-
-def times(strides, rate):
-    return tuple(rate * step for step in strides) if isinstance(strides, tuple) else rate * strides
 
 
 def assert_atrous_is_strided(make, shape, strides, dilation_rate=1, tolerance=1e-5):
     """`make(**options)` is the block; `dilation_rate` is that of the map it is applied to."""
     rank = len(shape) - 2
+    rates = each(dilation_rate, rank)
     x = random_array(shape)
     atrous = built(make(atrous=True, dilation_rate=dilation_rate), shape)
     outputs = to_numpy(atrous(x))
     assert outputs.shape == atrous.compute_output_shape(shape) == (*shape[:-1], FILTERS)
 
-    subsampled = x[every(dilation_rate, rank)]
-    strided = make()
-    strided.build(subsampled.shape)
+    subsampled = x[every(*rates)]
+    strided = twin_of(atrous, make(), subsampled.shape)
     assert [w.path.split("/", 1)[1] for w in strided.weights] == [
         w.path.split("/", 1)[1] for w in atrous.weights
     ]
-    strided.set_weights(atrous.get_weights())
-    positions = every(times(strides, dilation_rate), rank)
-    assert_close(outputs[positions], strided(subsampled), tolerance)
+    steps = [step * rate for step, rate in zip(each(strides, rank), rates)]
+    assert_close(outputs[every(*steps)], strided(subsampled), tolerance)
 
 
 @pytest.mark.parametrize("case", covering(OPTIONS, is_aligned), ids=label)
 def test_strided_positions_of_an_atrous_block_are_the_strided_block(case):
-    shape = shape_of(case["rank"], CHANNELS, spatial=SPATIAL)
-    assert_atrous_is_strided(
-        lambda **options: block_of(case, **options),
-        shape,
-        strides_of(case),
-        case["dilation_rate"],
-    )
+    rank = case["rank"]
+    strides = (2, 1, 3)[:rank] if case["strides"] == "uneven" else case["strides"]
+
+    def make(**options):
+        return MAKERS[case["maker"]](
+            FILTERS,
+            strides,
+            shortcut=case["shortcut"],
+            preactivation=case["preactivation"],
+            activation="sigmoid",  # not zero at zero: padding comes after it
+            **options,
+        )
+
+    shape = shape_of(rank, CHANNELS, spatial=SPATIAL)
+    assert_atrous_is_strided(make, shape, strides, case["dilation_rate"])
 
 
 @pytest.mark.parametrize("spatial", [(7, 8), (8, 5), (3, 2), (1, 1)], ids=str)
 @pytest.mark.parametrize("dilation_rate", [1, 2, (1, 3)], ids=str)
 def test_sizes_may_be_odd_or_even_or_smaller_than_the_window(spatial, dilation_rate):
-    x = random_array((2, *spatial, CHANNELS))
-    options = {"preactivation": True, "normalization": "layer"}
-    atrous = built(
-        kr.ResidualBlock(FILTERS, (2, 1), atrous=True, dilation_rate=dilation_rate, **options),
-        x.shape,
-    )
-    subsampled = x[every(dilation_rate, 2)]
-    strided = kr.ResidualBlock(FILTERS, (2, 1), **options)
-    strided.build(subsampled.shape)
-    strided.set_weights(atrous.get_weights())
-    rates = dilation_rate if isinstance(dilation_rate, tuple) else (dilation_rate,) * 2
-    positions = every((2 * rates[0], rates[1]), 2)
+    def make(**options):
+        options = {"preactivation": True, "normalization": "layer", **options}
+        return kr.ResidualBlock(FILTERS, (2, 1), **options)
+
     # Of channels that are nearly equal, a variance near zero magnifies rounding.
-    assert_close(to_numpy(atrous(x))[positions], strided(subsampled), 1e-4)
+    assert_atrous_is_strided(make, (2, *spatial, CHANNELS), (2, 1), dilation_rate, 1e-4)
 
 
-@pytest.mark.parametrize("kernel_size", [1, 2, 4, 5, (3, 1), (2, 5)], ids=str)
-@pytest.mark.parametrize("maker", ["residual", "bottleneck", "bottleneck_v1"])
-def test_kernels_of_any_size_line_up(maker, kernel_size):
-    def make(**options):
-        return MAKERS[maker](FILTERS, 2, kernel_size=kernel_size, **options)
+@pytest.mark.parametrize(
+    ("maker", "dilation_rate", "options"),
+    [
+        *(
+            (maker, 1, {"kernel_size": size})
+            for maker in ("residual", "bottleneck", "bottleneck_v1")
+            for size in (1, 2, 4, 5, (3, 1), (2, 5))
+        ),
+        ("residual", 2, {"groups": 2}),
+        ("bottleneck", 2, {"groups": 3}),
+    ],
+    ids=str,
+)
+def test_kernels_of_any_size_and_groups_line_up(maker, dilation_rate, options):
+    def make(**more):
+        return MAKERS[maker](FILTERS, 2, **options, **more)
 
-    assert_atrous_is_strided(make, (2, 9, 8, CHANNELS), 2)
-
-
-@pytest.mark.parametrize(("maker", "groups"), [("residual", 2), ("bottleneck", 3)])
-def test_grouped_convolutions_line_up(maker, groups):
-    def make(**options):
-        return MAKERS[maker](FILTERS, 2, groups=groups, **options)
-
-    assert_atrous_is_strided(make, (2, 9, 6, CHANNELS), 2, 2)
+    assert_atrous_is_strided(make, (2, 9, 8, CHANNELS), 2, dilation_rate)
 
 
 @pytest.mark.parametrize("maker", MAKERS)
@@ -164,18 +150,17 @@ def test_channels_first_is_channels_last_transposed(maker):
     last = built(MAKERS[maker](FILTERS, 2, **options), x.shape)
     first = MAKERS[maker](FILTERS, 2, data_format="channels_first", **options)
     moved = x.transpose(0, 3, 1, 2)
-    first.build(moved.shape)
-    first.set_weights(last.get_weights())
+    twin_of(last, first, moved.shape)
     assert_close(to_numpy(first(moved)).transpose(0, 2, 3, 1), last(x))
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_output_keeps_the_resolution_known_or_not(maker, rank):
+def test_output_keeps_the_resolution_known_or_not(maker):
     block = MAKERS[maker](FILTERS, 2, atrous=True)
-    for spatial in (SPATIAL, (None,) * 3):
-        shape = shape_of(rank, CHANNELS, spatial=spatial)
-        assert block.compute_output_shape(shape) == (*shape[:-1], FILTERS)
+    for rank in (1, 2, 3):
+        for spatial in (SPATIAL, (None,) * 3):
+            shape = shape_of(rank, CHANNELS, spatial=spatial)
+            assert block.compute_output_shape(shape) == (*shape[:-1], FILTERS)
     assert not block.built
 
 
@@ -187,37 +172,18 @@ def test_without_strides_atrous_changes_nothing(maker):
     assert_close(atrous(x), plain(x), 0)
 
 
-@pytest.mark.parametrize("maker", MAKERS)
-def test_config_round_trips(maker):
-    block = MAKERS[maker](FILTERS, (2, 1), atrous=True, dilation_rate=2)
-    config = json.dumps(block.get_config())
-    revived = type(block).from_config(json.loads(config))
-    assert revived.atrous is True
-    assert revived.strides == (2, 1)
-    assert json.dumps(revived.get_config()) == config
+def blocks(**options):
+    return [make(FILTERS, 2, shortcut="projection", **options) for make in MAKERS.values()]
 
 
-@pytest.mark.parametrize("maker", MAKERS)
-def test_saved_and_loaded_model_gives_equal_outputs(maker, tmp_path):
-    shape = (2, 7, 6, CHANNELS)
-    block = MAKERS[maker](FILTERS, 2, atrous=True, dilation_rate=2, shortcut="projection")
-    model = model_of(block, shape=shape)
-    model.save(tmp_path / "model.keras")
-    x = random_array(shape)
-    assert_close(keras.saving.load_model(tmp_path / "model.keras")(x), model(x), 1e-6)
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_weights_of_a_strided_block_fit_an_atrous_one(maker, tmp_path):
+def test_weights_of_strided_blocks_fit_atrous_ones(tmp_path):
     shape = (2, 8, 6, CHANNELS)
-    strided, atrous = (
-        model_of(MAKERS[maker](FILTERS, 2, shortcut="projection", **options), shape=shape, seed=i)
-        for i, options in enumerate([{}, {"atrous": True}])
-    )
+    strided, atrous = side_by_side(blocks(), shape), side_by_side(blocks(atrous=True), shape, 1)
     strided.save_weights(tmp_path / "strided.weights.h5")
     atrous.load_weights(tmp_path / "strided.weights.h5")
     x = random_array(shape)
-    assert_close(to_numpy(atrous(x))[every(2, 2)], strided(x))
+    for outputs, expected in zip(atrous(x), strided(x), strict=True):
+        assert_close(to_numpy(outputs)[every(2, 2)], expected)
 
 
 def test_a_layer_on_the_shortcut_keeps_its_strides():

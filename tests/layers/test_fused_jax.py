@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from fused import assert_equal_results, unit_pair
-from helpers import assert_close, make_block, model_of, random_array, randomize, to_numpy
+from helpers import assert_close, built, make_block, model_of, random_array, to_numpy
 
 import keras_resblocks as kr
 
@@ -80,7 +80,7 @@ def test_derivatives_of_every_kind_are_those_of_the_convolution():
     import jax
 
     fused, stock = (
-        randomize(_built(make_block("bottleneck", 4, 2, activation="elu", fused=fused), SMALL))
+        built(make_block("bottleneck", 4, 2, activation="elu", fused=fused), SMALL)
         for fused in (True, False)
     )
     x, direction = random_array(SMALL), random_array(SMALL, 1)
@@ -92,11 +92,6 @@ def test_derivatives_of_every_kind_are_those_of_the_convolution():
         lambda f: jax.jit(f)(x),
     ):
         assert_close(transform(stock), transform(fused), 1e-4)
-
-
-def _built(layer, shape):
-    layer.build(shape)
-    return layer
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "mixed_float16"])

@@ -1,12 +1,12 @@
 """A rematerialized block computes what the plain one does: outputs, updates, losses, masks."""
 
-import h5py
 import keras
 import numpy as np
 import pytest
 from helpers import (
     BLOCKS,
     assert_close,
+    assert_equal_values,
     built,
     covering,
     label,
@@ -111,8 +111,7 @@ def assert_trains_alike(case, blocks=1, **compile_options):
     before = snapshot(plain)
     assert_close(train(plain, **compile_options), train(remat, **compile_options), tolerance)
     assert any((a != b).any() for a, b in zip(before, snapshot(plain)))
-    for ours, theirs in zip(remat.variables, plain.variables, strict=True):
-        assert_close(ours.value, theirs.value, tolerance)
+    assert_equal_values(remat.variables, plain.variables, tolerance)
 
 
 @pytest.mark.parametrize("case", covering(OPTIONS, is_valid), ids=label)
@@ -237,8 +236,7 @@ def test_inference_is_the_same_and_changes_nothing(kind, training):
     before = snapshot(remat)
     images = random_array(SHAPE)
     assert_close(remat(images, training=training), plain(images, training=training))
-    for a, b in zip(before, snapshot(remat)):
-        np.testing.assert_array_equal(a, b)
+    assert_equal_values(snapshot(remat), before, 0)
 
 
 class Owner(keras.layers.Layer):
@@ -275,10 +273,8 @@ def test_block_inside_a_layer_inside_a_scope():
     assert_close(output, expected)
     assert len(losses) == 2
     assert_close(sorted(map(float, losses)), sorted(map(float, plain.losses)))
-    for ours, theirs in zip(updates, plain.non_trainable_variables, strict=True):
-        assert_close(ours, theirs.value)
-    for a, b in zip(before, snapshot(remat)):  # changed nothing but its results
-        np.testing.assert_array_equal(a, b)
+    assert_equal_values(updates, plain.non_trainable_variables)
+    assert_equal_values(snapshot(remat), before, 0)  # changed nothing but its results
 
 
 def test_symbolic_call_in_training():
@@ -309,51 +305,22 @@ def test_mask_reaches_the_normalization():
     for remat in (False, True):
         block = built(kr.ResidualBlock(4, preactivation=True, remat=remat), shape)
         block(keras.layers.Masking()(signals), training=True)
-        statistics.append([weight.value for weight in block.entry_norm.non_trainable_weights])
         block(signals, training=True)
-    for plain, remat in zip(*statistics):
-        assert_close(remat, plain)
+        statistics.append(block.entry_norm.non_trainable_weights)
+    assert_equal_values(*statistics)
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
-def test_weight_files_fit_with_and_without(kind, tmp_path):
-    case = {"kind": kind, "activation": "with_loss", "drop_path_rate": 0.5}
-    models = [model_with(block_of(case, remat)) for remat in (False, True)]
-    contents = []
-    for i, model in enumerate(models):
-        randomize(model, seed=i).save_weights(tmp_path / f"{i}.weights.h5")
-        with h5py.File(tmp_path / f"{i}.weights.h5") as file:
-            contents.append([])
-            file.visit(contents[-1].append)
-    assert contents[0] == contents[1]
-    images = random_array(SHAPE)
-    expected = [model(images) for model in models]
-    for i, model in enumerate(models):
-        model.load_weights(tmp_path / f"{1 - i}.weights.h5")
-        assert_close(model(images), expected[1 - i])
-
-
-def test_option_is_saved(tmp_path):
-    model = model_with(make_block("residual", remat=True, name="block"))
-    model.save(tmp_path / "model.keras")
-    assert keras.saving.load_model(tmp_path / "model.keras").get_layer("block").remat is True
-
-
-NETWORKS = {
-    "residual": kr.ResNetSpec("residual", (2, 1), 4),
-    "bottleneck": kr.ResNetSpec("bottleneck", (2, 1), 4),
-    "inception": kr.InceptionSpec([[[[2], [2, (2, 3)]]] * 2]),
-}
-
-
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_option_reaches_every_block_of_a_network(kind):
-    model = kr.create_model(NETWORKS[kind], input_shape=(32, 32, 3), remat=True)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        kr.ResNetSpec("residual", (2, 1), 4),
+        kr.ResNetSpec("bottleneck", (2, 1), 4),
+        kr.InceptionSpec([[[[2], [2, (2, 3)]]] * 2]),
+    ],
+    ids=["residual", "bottleneck", "inception"],
+)
+def test_option_reaches_every_block_of_a_network(spec):
+    model = kr.create_model(spec, input_shape=(32, 32, 3), remat=True)
     blocks = [layer for layer in model.layers if "_block" in layer.name]
     assert len(blocks) >= 2
     assert all(block.remat for block in blocks)
-
-
-def test_option_must_be_a_boolean():
-    with pytest.raises(ValueError, match=r"`remat` must be True or False. Received: remat='full'"):
-        kr.ResidualBlock(4, remat="full")

@@ -10,34 +10,53 @@ from helpers import (
     BACKENDS,
     BLOCKS,
     assert_close,
+    assert_equal_values,
+    assert_reloads,
     built,
     is_installed,
     make_block,
     model_of,
     random_array,
     randomize,
+    reloaded,
+    revived,
     run_python,
     shape_of,
+    side_by_side,
+    snapshot,
+    to_numpy,
 )
 
 import keras_resblocks as kr
 
-SHAPE = (4, 7, 6, 3)
+SHAPE = shape_of(2)
+MAPS = (2, 4, 3, 8)
 
 
 def templated_options():
-    return {
-        "activation": prelu(),
-        "kernel_regularizer": keras.regularizers.L2(1e-3),
-    }
+    return {"activation": prelu(), "kernel_regularizer": keras.regularizers.L2(1e-3)}
 
 
 def prelu():
     return keras.layers.PReLU(alpha_initializer="zeros", shared_axes=[1, 2])
 
 
-# What blocks and poolings may be beside their first forms, for 4x3 maps of 8 channels.
+# What blocks and poolings may be, for `MAPS`.
 FORMS = {
+    "residual": lambda: kr.ResidualBlock(
+        4, 2, activation=keras.layers.ELU(alpha=0.3), kernel_regularizer="l2"
+    ),
+    "bottleneck": lambda: kr.BottleneckBlock(
+        2,
+        preactivation=True,
+        attention="squeeze_excite",
+        normalization="group",
+        drop_path_rate=0.1,
+        **templated_options(),
+    ),
+    "inception": lambda: kr.InceptionBlock.v1(
+        2, (2, 3), (1, 2), 1, attention="efficient_channel", **templated_options()
+    ),
     "atrous": lambda: kr.ResidualBlock(8, 2, atrous=True, exit_activation=prelu()),
     "atrous bottleneck": lambda: kr.BottleneckBlock(
         2, (2, 1), atrous=True, dilation_rate=2, stride_in_1x1=True, exit_activation=None
@@ -58,190 +77,124 @@ FORMS = {
 }
 
 
-def model_of_all_blocks():
-    """All three blocks in all their forms, with ELU, L2 and PReLU templates."""
-    inputs = keras.Input(SHAPE[1:])
-    x = kr.ResidualBlock(
-        4, 2, activation=keras.layers.ELU(alpha=0.3), kernel_regularizer="l2", name="residual"
-    )(inputs)
-    x = kr.BottleneckBlock(
-        2,
-        preactivation=True,
-        attention="squeeze_excite",
-        normalization="group",
-        drop_path_rate=0.1,
-        name="bottleneck",
-        **templated_options(),
-    )(x)
-    x = kr.InceptionBlock.v1(
-        2, (2, 3), (1, 2), 1, attention="efficient_channel", name="inception", **templated_options()
-    )(x)
-    for form in ("atrous", "filters"):
-        x = FORMS[form]()(x)
-    ends = [FORMS[form]()(x) for form in ("valid", "ceil", "adaptive")]
-    x = keras.layers.concatenate([keras.layers.GlobalAveragePooling2D()(end) for end in ends])
-    outputs = keras.layers.Dense(3, activation="softmax", name="head")(x)
-    model = keras.Model(inputs, outputs)
-    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    return randomize(model)
+def model_of_all():
+    return side_by_side([make() for make in FORMS.values()], MAPS)
 
 
-def save_with_results(folder):
-    """Saves the model, and beside it inputs with what it makes of them."""
-    model = model_of_all_blocks()
-    inputs, targets = random_array(SHAPE), np.eye(3, dtype="float32")[[0, 1, 2, 0]]
-    np.savez(
-        folder / "results.npz",
-        inputs=inputs,
-        targets=targets,
-        outputs=model.predict(inputs, verbose=0),
-        penalty=keras.ops.convert_to_numpy(sum(model.losses)),
-        loss=model.evaluate(inputs, targets, verbose=0)[0],
-    )
-    model.save(folder / "model.keras")
+def test_all_forms_give_equal_outputs_when_loaded(tmp_path):
+    model = model_of_all()
+    loaded = assert_reloads(model, random_array(MAPS), tmp_path)
+    for ours, theirs in zip(loaded.layers, model.layers, strict=True):
+        assert ours.get_config() == theirs.get_config()
 
 
-COMPARE_WITH_RESULTS = """
+COMPARE = """
     import sys
     import numpy as np
     import keras
     import keras_resblocks
 
     folder = sys.argv[1]
-    results = np.load(folder + "/results.npz")
+    expected = np.load(folder + "/outputs.npz")
     model = keras.saving.load_model(folder + "/model.keras")
-    inputs, targets = results["inputs"], results["targets"]
-    close = dict(rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(model.predict(inputs, verbose=0), results["outputs"], **close)
-    penalty = keras.ops.convert_to_numpy(sum(model.losses))
-    np.testing.assert_allclose(penalty, results["penalty"], **close)
-    loss = model.evaluate(inputs, targets, verbose=0)[0]
-    np.testing.assert_allclose(loss, results["loss"], **close)
-    print("compared on", keras.backend.backend())
+    for i, output in enumerate([*model(expected["inputs"]), sum(model.losses)]):
+        output = keras.ops.convert_to_numpy(output)
+        np.testing.assert_allclose(output, expected[f"arr_{i}"], rtol=1e-5, atol=1e-5)
+    print("compared", i, "on", keras.backend.backend())
 """
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_model_loads_in_a_fresh_process_on_every_backend(backend, tmp_path):
+def test_all_forms_load_in_a_fresh_process_on_every_backend(backend, tmp_path):
     if not is_installed(backend):
         pytest.skip(f"{backend} is not installed")
-    save_with_results(tmp_path)
-    printed = run_python(COMPARE_WITH_RESULTS, tmp_path, backend=backend)
-    assert f"compared on {backend}" in printed
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_equal_outputs_when_loaded(form, tmp_path):
-    shape = (2, 4, 3, 8)
-    model = model_of(FORMS[form](), shape=shape)
+    model, inputs = model_of_all(), random_array(MAPS)
+    outputs = [*model(inputs), sum(model.losses)]
+    np.savez(tmp_path / "outputs.npz", *map(to_numpy, outputs), inputs=inputs)
     model.save(tmp_path / "model.keras")
-    reloaded = keras.saving.load_model(tmp_path / "model.keras")
-    inputs = random_array(shape)
-    assert_close(reloaded(inputs), model(inputs), 1e-6)
-    assert reloaded.layers[-1].get_config() == model.layers[-1].get_config()
+    printed = run_python(COMPARE, tmp_path, backend=backend)
+    assert f"compared {len(FORMS)} on {backend}" in printed
 
 
 def test_reloaded_model_trains_on_as_the_original(tmp_path):
-    shape = shape_of(2)
-    model = model_of(kr.ResidualBlock(4, activation="elu", kernel_regularizer="l2"), shape=shape)
+    model = model_of(kr.ResidualBlock(4, activation="elu", kernel_regularizer="l2"), shape=SHAPE)
     model.compile("adam", "mse")
-    inputs, targets = random_array(shape), random_array(shape, seed=1)
+    inputs, targets = random_array(SHAPE), random_array(SHAPE, seed=1)
     model.fit(inputs, targets, verbose=0)
-    model.save(tmp_path / "model.keras")
-    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = reloaded(model, tmp_path)
     for _ in range(2):
         model.fit(inputs, targets, verbose=0)
-        reloaded.fit(inputs, targets, verbose=0)
-    assert_close(reloaded(inputs), model(inputs))
+        loaded.fit(inputs, targets, verbose=0)
+    assert_close(loaded(inputs), model(inputs))
 
 
 def test_model_with_a_shared_block_has_its_weights_once(tmp_path):
-    shape = shape_of(2)
     block = kr.ResidualBlock(4)
-    model = model_of(block, block, shape=shape)
+    model = model_of(block, block, shape=SHAPE)
     assert len(model.weights) == len(block.weights)
-    model.save(tmp_path / "model.keras")
-    inputs = random_array(shape)
-    assert_close(keras.saving.load_model(tmp_path / "model.keras")(inputs), model(inputs), 1e-6)
+    assert_reloads(model, random_array(SHAPE), tmp_path)
 
 
+COPIES = {
+    "clone": keras.models.clone_model,
+    "JSON": lambda model: keras.models.model_from_json(model.to_json()),
+}
+
+
+@pytest.mark.parametrize("copied", COPIES)
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_clone_computes_the_same_with_the_same_weights(kind):
-    shape = shape_of(2)
-    options = {"shortcut": "projection_always", "kernel_regularizer": "l2", "preactivation": True}
-    model = model_of(make_block(kind, strides=2, **options), shape=shape)
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    inputs = random_array(shape)
-    assert_close(clone(inputs), model(inputs), 1e-6)
-    assert_close(sum(clone.losses), sum(model.losses), 1e-6)
-    assert not {id(w) for w in clone.weights} & {id(w) for w in model.weights}
+def test_copy_computes_the_same_with_the_same_weights(kind, copied):
+    options = {"shortcut": "projection_always", "preactivation": True, **templated_options()}
+    model = model_of(make_block(kind, strides=2, **options), shape=SHAPE)
+    copy = COPIES[copied](model)
+    copy.set_weights(model.get_weights())
+    inputs = random_array(SHAPE)
+    assert_close(copy(inputs), model(inputs), 1e-6)
+    assert_close(sum(copy.losses), sum(model.losses), 1e-6)
+    assert not {id(w) for w in copy.weights} & {id(w) for w in model.weights}
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
-def test_block_survives_model_to_json(kind):
-    shape = shape_of(2)
-    model = model_of(make_block(kind, **templated_options()), shape=shape)
-    revived = keras.models.model_from_json(model.to_json())
-    revived.set_weights(model.get_weights())
-    inputs = random_array(shape)
-    assert_close(revived(inputs), model(inputs), 1e-6)
+@pytest.mark.parametrize("option", [{"fused": False}, {"remat": True}, {"drop_path_rate": 0.5}])
+def test_weights_files_fit_with_an_option_and_without(option, tmp_path):
+    models = [
+        side_by_side([make_block(k, shortcut="projection", **o) for k in BLOCKS], SHAPE, seed)
+        for seed, o in enumerate(({}, option))
+    ]
+    inputs, path = random_array(SHAPE), tmp_path / "a.weights.h5"
+    for source, target in (models, models[::-1]):
+        source.save_weights(path)
+        randomize(target, seed=5).load_weights(path)
+        assert_equal_values(snapshot(target), snapshot(source), 0)
+        assert_equal_values(target(inputs), source(inputs))
 
 
-def test_weights_files_fit_a_model_built_from_the_same_config(tmp_path):
-    shape = shape_of(2)
-    layers = [make_block(kind, attention="squeeze_excite") for kind in BLOCKS]
-    model = model_of(*layers, shape=shape)
-    fresh = keras.Model.from_config(model.get_config())
-    inputs = random_array(shape)
-    model.save(tmp_path / "model.keras")
-    model.save_weights(tmp_path / "model.weights.h5")
-    for name in ("model.keras", "model.weights.h5"):
-        other = randomize(keras.Model.from_config(model.get_config()), seed=9)
-        other.load_weights(tmp_path / name)
-        assert_close(other(inputs), model(inputs), 1e-6)
-    fresh.load_weights(tmp_path / "model.keras")
-    fresh.save_weights(tmp_path / "again.weights.h5")
-    reloaded = keras.saving.load_model(tmp_path / "model.keras")
-    randomize(reloaded, seed=9).load_weights(tmp_path / "again.weights.h5")
-    assert_close(reloaded(inputs), model(inputs), 1e-6)
+@keras.saving.register_keras_serializable("keras_resblocks_tests")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = [make_block(kind) for kind in BLOCKS]
+
+    def build(self, input_shape):
+        for block in self.blocks:
+            block.build(input_shape)
+
+    def call(self, inputs):
+        for block in self.blocks:
+            inputs = block(inputs)
+        return inputs
 
 
 def test_block_in_a_subclassed_model_is_saved(tmp_path):
-    shape = shape_of(2)
-
-    @keras.saving.register_keras_serializable("keras_resblocks_tests")
-    class Subclassed(keras.Model):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.blocks = [make_block(kind) for kind in BLOCKS]
-
-        def build(self, input_shape):
-            for block in self.blocks:
-                block.build(input_shape)
-
-        def call(self, inputs):
-            for block in self.blocks:
-                inputs = block(inputs)
-            return inputs
-
-    inputs = random_array(shape)
-    model = built(Subclassed(), shape)
-    model.save(tmp_path / "model.keras")
-    assert_close(keras.saving.load_model(tmp_path / "model.keras")(inputs), model(inputs), 1e-6)
+    assert_reloads(built(Subclassed(), SHAPE), random_array(SHAPE), tmp_path)
 
 
+# A block, and the paths in its weights file, each with the number of weights there.
 LAYOUTS = {
     "residual": (
         lambda: kr.ResidualBlock(6, 2, activation=keras.layers.PReLU(), name="block"),
         """
-        conv1/act/vars/0 conv1/conv/vars/0
-        conv1/norm/vars/0 conv1/norm/vars/1 conv1/norm/vars/2 conv1/norm/vars/3
-        conv2/conv/vars/0
-        conv2/norm/vars/0 conv2/norm/vars/1 conv2/norm/vars/2 conv2/norm/vars/3
-        exit_act/vars/0
-        shortcut/conv/vars/0
-        shortcut/norm/vars/0 shortcut/norm/vars/1 shortcut/norm/vars/2 shortcut/norm/vars/3
+        conv1/act*1 conv1/conv*1 conv1/norm*4 conv2/conv*1 conv2/norm*4 exit_act*1
+        shortcut/conv*1 shortcut/norm*4
         """,
     ),
     "bottleneck": (
@@ -254,13 +207,8 @@ LAYOUTS = {
             name="block",
         ),
         """
-        attention/expand/vars/0 attention/expand/vars/1
-        attention/reduce/vars/0 attention/reduce/vars/1
-        conv1/conv/vars/0 conv1/norm/vars/0 conv1/norm/vars/1
-        conv2/conv/vars/0 conv2/norm/vars/0 conv2/norm/vars/1
-        conv3/conv/vars/0 conv3/conv/vars/1
-        entry_norm/vars/0 entry_norm/vars/1
-        shortcut/conv/vars/0 shortcut/conv/vars/1
+        attention/expand*2 attention/reduce*2 conv1/conv*1 conv1/norm*2 conv2/conv*1
+        conv2/norm*2 conv3/conv*2 entry_norm*2 shortcut/conv*2
         """,
     ),
     "inception": (
@@ -271,13 +219,9 @@ LAYOUTS = {
             name="block",
         ),
         """
-        attention/conv/vars/0
-        branch1_conv1/conv/vars/0 branch1_conv1/conv/vars/1
-        branch2_branch1_conv1/conv/vars/0 branch2_branch1_conv1/conv/vars/1
-        branch2_branch2_conv1/conv/vars/0 branch2_branch2_conv1/conv/vars/1
-        branch2_branch2_conv2/conv/vars/0 branch2_branch2_conv2/conv/vars/1
-        branch2_conv1/conv/vars/0 branch2_conv1/conv/vars/1
-        branch3_conv1/conv/vars/0 branch3_conv1/conv/vars/1
+        attention/conv*1 branch1_conv1/conv*2 branch2_branch1_conv1/conv*2
+        branch2_branch2_conv1/conv*2 branch2_branch2_conv2/conv*2 branch2_conv1/conv*2
+        branch3_conv1/conv*2
         """,
     ),
     "inception_resnet": (
@@ -291,14 +235,8 @@ LAYOUTS = {
             name="block",
         ),
         """
-        branch1_conv1/conv/vars/0
-        branch1_conv1/norm/vars/0 branch1_conv1/norm/vars/1 branch1_conv1/norm/vars/2
-        branch2_conv1/conv/vars/0
-        branch2_conv1/norm/vars/0 branch2_conv1/norm/vars/1 branch2_conv1/norm/vars/2
-        branch2_conv2/conv/vars/0
-        branch2_conv2/norm/vars/0 branch2_conv2/norm/vars/1 branch2_conv2/norm/vars/2
-        conv1/conv/vars/0 conv1/conv/vars/1
-        exit_act/vars/0
+        branch1_conv1/conv*1 branch1_conv1/norm*3 branch2_conv1/conv*1 branch2_conv1/norm*3
+        branch2_conv2/conv*1 branch2_conv2/norm*3 conv1/conv*2 exit_act*1
         """,
     ),
 }
@@ -307,44 +245,41 @@ LAYOUTS = {
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_layout_of_weights_files_is_frozen(kind, tmp_path):
     make, layout = LAYOUTS[kind]
-    model = model_of(make(), shape=shape_of(2))
-    model.save_weights(tmp_path / "model.weights.h5")
+    model_of(make(), shape=SHAPE).save_weights(tmp_path / "model.weights.h5")
     paths = []
     with h5py.File(tmp_path / "model.weights.h5") as file:
         file.visititems(
             lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None
         )
     [prefix] = {path.split("/")[1] for path in paths}
-    assert sorted(paths) == sorted(f"layers/{prefix}/{path}" for path in layout.split())
+    counts = [entry.split("*") for entry in layout.split()]
+    expected = [f"{path}/vars/{i}" for path, count in counts for i in range(int(count))]
+    assert sorted(paths) == sorted(f"layers/{prefix}/{path}" for path in expected)
 
 
 def test_config_is_json_and_keeps_what_was_given():
-    block = kr.BottleneckBlock(
-        8,
-        (2, 1),
-        kernel_size=(3, 1),
-        activation="elu",
-        normalization=None,
-        shortcut=kr.shortcuts.ProjectionShortcut(use_bias=True),
-        padding="same",
-        expansion=2,
-        stride_in_1x1=True,
-        name="mine",
-    )
-    config = json.loads(json.dumps(block.get_config()))
-    assert config["filters"] == 8
-    assert config["strides"] == [2, 1]
-    assert config["activation"] == "elu"
-    assert config["normalization"] is None
-    assert config["padding"] == "same"
-    assert config["stride_in_1x1"] is True
-    assert config["name"] == "mine"
-    assert type(block).from_config(config).get_config() == block.get_config()
+    given = {
+        "filters": 8,
+        "strides": (2, 1),
+        "kernel_size": (3, 1),
+        "activation": "elu",
+        "normalization": None,
+        "padding": "same",
+        "expansion": 2,
+        "stride_in_1x1": True,
+        "name": "mine",
+    }
+    shortcut = kr.shortcuts.ProjectionShortcut(use_bias=True)
+    block = kr.BottleneckBlock(shortcut=shortcut, **given)
+    config = block.get_config()
+    assert {key: config[key] for key in given} == given
+    assert json.loads(json.dumps(config))["strides"] == [2, 1]
+    assert revived(block).get_config() == config
 
 
 def test_building_does_not_change_the_config():
     for kind in BLOCKS:
         block = make_block(kind, normalization="layer", **templated_options())
         before = json.dumps(block.get_config())
-        block.build(shape_of(2))
+        block.build(SHAPE)
         assert json.dumps(block.get_config()) == before

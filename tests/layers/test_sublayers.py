@@ -3,7 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, make_block, random_array, to_numpy
+from helpers import (
+    assert_close,
+    assert_reloads,
+    covering,
+    label,
+    make_block,
+    random_array,
+    reloaded,
+    to_numpy,
+)
 
 import keras_resblocks as kr
 
@@ -56,8 +65,7 @@ def test_a_changed_sublayer_is_saved_as_it_is(name, tmp_path):
     x = random_array((2, *IMAGE))
     expected = to_numpy(model(x))
     for _ in range(2):  # what was loaded can be saved as well
-        model.save(tmp_path / "model.keras")
-        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        loaded = reloaded(model, tmp_path)
         assert_close(loaded(x), expected)
         block = loaded.get_layer("block")
         assert what(block) == what(model.get_layer("block")) != unchanged
@@ -75,8 +83,8 @@ def test_an_unchanged_block_says_nothing_of_its_sublayers():
 
 POLICY = "mixed_bfloat16"
 TEMPLATES = {
-    "layer": lambda: keras.layers.BatchNormalization(dtype="float32"),
-    "config": lambda: {
+    "layer": keras.layers.BatchNormalization(dtype="float32"),
+    "config": {
         "module": "keras.layers",
         "class_name": "BatchNormalization",
         "config": {"dtype": "float32"},
@@ -85,13 +93,17 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.parametrize("form", TEMPLATES)
-@pytest.mark.parametrize("kind", ["residual", "bottleneck"])
-@pytest.mark.parametrize("activation", ["relu", None])
-@pytest.mark.parametrize("preactivation", [False, True])
-def test_a_template_keeps_the_dtype_that_it_was_given(kind, form, activation, preactivation):
-    options = {"normalization": TEMPLATES[form](), "preactivation": preactivation}
-    block = make_block(kind, 4, activation=activation, dtype=POLICY, **options)
+CASES = {
+    "kind": ("residual", "bottleneck"),
+    "activation": ("relu", None),
+    "preactivation": (False, True),
+    "normalization": tuple(TEMPLATES),
+}
+
+
+@pytest.mark.parametrize("case", covering(CASES), ids=label)
+def test_a_template_keeps_the_dtype_that_it_was_given(case):
+    block = make_block(**{**case, "normalization": TEMPLATES[case["normalization"]]}, dtype=POLICY)
     for layer in (block, type(block).from_config(block.get_config())):
         outputs = model_of(layer)(random_array((2, *IMAGE)))
         assert layer.conv1.norm.dtype_policy.name == "float32"
@@ -118,10 +130,7 @@ def test_a_map_of_dtypes_reaches_sublayers_by_their_paths(is_global, tmp_path):
     options = {} if is_global else {"dtype": policies}
     model = model_of(kr.ResidualBlock(4, 2, name="block", attention="squeeze_excite", **options))
     keras.config.set_dtype_policy("float32")
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    x = random_array((2, *IMAGE))
-    assert_close(model(x), loaded(x))
+    loaded = assert_reloads(model, random_array((2, *IMAGE)), tmp_path, 1e-5)
     for one in (model, loaded):
         block = one.get_layer("block")
         dtypes = [block.conv1.conv.compute_dtype, block.conv1.norm.compute_dtype]

@@ -1,47 +1,26 @@
 """Networks in plain Keras, written as people write them in courses and blog posts."""
 
 import keras
-from keras import layers, regularizers
+from keras import layers
 
 
 def course_resnet50(width=8, size=64, classes=6):
     """The deep-learning course's ResNet-50: named layers, 1x1 convolutions without padding."""
 
-    def names(stage, block):
-        return f"res{stage}{block}_branch", f"bn{stage}{block}_branch"
+    def conv_bn(x, filters, size, s, padding, name):
+        strides = (s, s)
+        x = layers.Conv2D(filters, (size, size), strides, padding, name=f"res{name}")(x)
+        return layers.BatchNormalization(axis=3, name=f"bn{name}")(x)
 
-    def main_path(x, f, filters, stage, block, s):
-        conv_name_base, bn_name_base = names(stage, block)
-        f1, f2, f3 = filters
-        x = layers.Conv2D(f1, (1, 1), strides=(s, s), padding="valid", name=conv_name_base + "2a")(
-            x
-        )
-        x = layers.BatchNormalization(axis=3, name=bn_name_base + "2a")(x)
-        x = layers.Activation("relu")(x)
-        x = layers.Conv2D(f2, (f, f), strides=(1, 1), padding="same", name=conv_name_base + "2b")(x)
-        x = layers.BatchNormalization(axis=3, name=bn_name_base + "2b")(x)
-        x = layers.Activation("relu")(x)
-        x = layers.Conv2D(f3, (1, 1), strides=(1, 1), padding="valid", name=conv_name_base + "2c")(
-            x
-        )
-        return layers.BatchNormalization(axis=3, name=bn_name_base + "2c")(x)
-
-    def identity_block(x, f, filters, stage, block):
+    def block(x, f, name, s=None):
+        """An identity block; with strides, a convolutional block."""
         x_shortcut = x
-        x = main_path(x, f, filters, stage, block, 1)
-        x = layers.Add()([x, x_shortcut])
-        return layers.Activation("relu")(x)
-
-    def convolutional_block(x, f, filters, stage, block, s=2):
-        conv_name_base, bn_name_base = names(stage, block)
-        x_shortcut = x
-        x = main_path(x, f, filters, stage, block, s)
-        x_shortcut = layers.Conv2D(
-            filters[2], (1, 1), strides=(s, s), padding="valid", name=conv_name_base + "1"
-        )(x_shortcut)
-        x_shortcut = layers.BatchNormalization(axis=3, name=bn_name_base + "1")(x_shortcut)
-        x = layers.Add()([x, x_shortcut])
-        return layers.Activation("relu")(x)
+        x = layers.Activation("relu")(conv_bn(x, f, 1, s or 1, "valid", f"{name}_branch2a"))
+        x = layers.Activation("relu")(conv_bn(x, f, 3, 1, "same", f"{name}_branch2b"))
+        x = conv_bn(x, 4 * f, 1, 1, "valid", f"{name}_branch2c")
+        if s:
+            x_shortcut = conv_bn(x_shortcut, 4 * f, 1, s, "valid", f"{name}_branch1")
+        return layers.Activation("relu")(layers.Add()([x, x_shortcut]))
 
     x_input = keras.Input((size, size, 3))
     x = layers.ZeroPadding2D((3, 3))(x_input)
@@ -49,20 +28,18 @@ def course_resnet50(width=8, size=64, classes=6):
     x = layers.BatchNormalization(axis=3, name="bn_conv1")(x)
     x = layers.Activation("relu")(x)
     x = layers.MaxPooling2D((3, 3), strides=(2, 2))(x)
-    for stage, blocks in ((2, "abc"), (3, "abcd"), (4, "abcdef"), (5, "abc")):
+    for stage in (2, 3, 4, 5):
         f = width * 2 ** (stage - 2)
-        filters = [f, f, 4 * f]
-        x = convolutional_block(x, 3, filters, stage, blocks[0], s=1 if stage == 2 else 2)
-        for block in blocks[1:]:
-            x = identity_block(x, 3, filters, stage, block)
+        x = block(x, f, f"{stage}a", s=1 if stage == 2 else 2)
+        x = block(x, f, f"{stage}b")
     x = layers.AveragePooling2D((2, 2), name="avg_pool")(x)
     x = layers.Flatten()(x)
     x = layers.Dense(classes, activation="softmax", name=f"fc{classes}")(x)
     return keras.Model(x_input, x, name="ResNet50")
 
 
-def basic_resnet(repeats=(2, 2, 2, 2), width=8, size=32, classes=10):
-    """ResNet-18 and 34 with a bare 1x1 convolution on the shortcuts, no names, `+`."""
+def basic_resnet(width=8, size=32, classes=10):
+    """ResNet-18 with a bare 1x1 convolution on the shortcuts, no names, `+`."""
 
     def basic_block(inputs, filters, stride=1):
         x = layers.Conv2D(filters, 3, strides=stride, padding="same")(inputs)
@@ -81,58 +58,48 @@ def basic_resnet(repeats=(2, 2, 2, 2), width=8, size=32, classes=10):
     x = layers.BatchNormalization()(x)
     x = layers.ReLU()(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    for stage, count in enumerate(repeats):
-        for i in range(count):
+    for stage in range(4):
+        for i in range(2):
             x = basic_block(x, width * 2**stage, 2 if stage > 0 and i == 0 else 1)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(classes)(x))
 
 
 def elu_resnet50(width=8, size=32, classes=10):
-    """A ResNet-50 with ELU and weight decay on everything."""
-    l2 = regularizers.l2(1e-4)
+    """A ResNet-50 with ELU, and weight decay on every kernel."""
 
-    def conv(x, filters, kernel_size, strides=1):
-        return layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=l2,
-        )(x)
-
-    def bottleneck(x, filters, strides, project):
-        y = layers.ELU()(layers.BatchNormalization(momentum=0.9)(conv(x, filters, 1)))
-        y = layers.ELU()(layers.BatchNormalization(momentum=0.9)(conv(y, filters, 3, strides)))
-        y = layers.BatchNormalization(momentum=0.9)(conv(y, 4 * filters, 1))
-        if project:
-            x = layers.BatchNormalization(momentum=0.9)(conv(x, 4 * filters, 1, strides))
-        return layers.ELU()(layers.add([x, y]))
+    def conv_bn(x, filters, size, strides=1):
+        options = {"padding": "same", "use_bias": False, "kernel_regularizer": "l2"}
+        x = layers.Conv2D(filters, size, strides=strides, **options)(x)
+        return layers.BatchNormalization(momentum=0.9)(x)
 
     inputs = keras.Input((size, size, 3))
-    x = layers.ELU()(layers.BatchNormalization(momentum=0.9)(conv(inputs, width, 3)))
+    x = layers.ELU()(conv_bn(inputs, width, 3))
     for stage, count in enumerate((3, 4, 6, 3)):
         for i in range(count):
-            x = bottleneck(x, width * 2**stage, 2 if stage and i == 0 else 1, i == 0)
+            filters, strides = width * 2**stage, 2 if stage and not i else 1
+            y = layers.ELU()(conv_bn(x, filters, 1))
+            y = layers.ELU()(conv_bn(y, filters, 3, strides))
+            y = conv_bn(y, 4 * filters, 1)
+            x = x if i else conv_bn(x, 4 * filters, 1, strides)
+            x = layers.ELU()(layers.add([x, y]))
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(classes, kernel_regularizer=l2)(x))
+    return keras.Model(inputs, layers.Dense(classes, kernel_regularizer="l2")(x))
 
 
 def googlenet(width=8, size=48, classes=10):
     """An inception network without normalization, as in the blog posts about GoogLeNet."""
 
-    def inception_module(x, f1, f3_in, f3, f5_in, f5, pool, name=None):
+    def conv(x, filters, size):
         options = dict(padding="same", activation="relu", bias_initializer="ones")
-        conv_1x1 = layers.Conv2D(f1, (1, 1), **options)(x)
-        conv_3x3 = layers.Conv2D(f3_in, (1, 1), **options)(x)
-        conv_3x3 = layers.Conv2D(f3, (3, 3), **options)(conv_3x3)
-        conv_5x5 = layers.Conv2D(f5_in, (1, 1), **options)(x)
-        conv_5x5 = layers.Conv2D(f5, (5, 5), **options)(conv_5x5)
+        return layers.Conv2D(filters, (size, size), **options)(x)
+
+    def inception_module(x, f1, f3_in, f3, f5_in, f5, pool, name=None):
+        conv_3x3 = conv(conv(x, f3_in, 1), f3, 3)
+        conv_5x5 = conv(conv(x, f5_in, 1), f5, 5)
         pool_proj = layers.MaxPool2D((3, 3), strides=(1, 1), padding="same")(x)
-        pool_proj = layers.Conv2D(pool, (1, 1), **options)(pool_proj)
-        return layers.concatenate([conv_1x1, conv_3x3, conv_5x5, pool_proj], axis=3, name=name)
+        outputs = [conv(x, f1, 1), conv_3x3, conv_5x5, conv(pool_proj, pool, 1)]
+        return layers.concatenate(outputs, axis=3, name=name)
 
     def auxiliary(x, name):
         x = layers.AveragePooling2D((3, 3), strides=3, padding="same")(x)
@@ -150,13 +117,12 @@ def googlenet(width=8, size=48, classes=10):
     x = layers.MaxPool2D((3, 3), padding="same", strides=(2, 2))(x)
     x = inception_module(x, 3 * w, w, 3 * w, w, w, w, name="inception_4a")
     x1 = auxiliary(x, "auxiliary_output")
-    x = inception_module(x, 3 * w, w, 2 * w, w, w, w, name="inception_4b")
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     x = layers.Dropout(0.4)(x)
     return keras.Model(inputs, [layers.Dense(classes, activation="softmax")(x), x1])
 
 
-def time_series_resnet(width=8, length=None, kernel_sizes=(8, 5, 3), classes=3):
+def time_series_resnet(width=8, kernel_sizes=(8, 5, 3), classes=3):
     """Fawaz et al. 2019: a projection always, and on the last block a normalization alone."""
 
     def block(inputs, filters):
@@ -172,7 +138,7 @@ def time_series_resnet(width=8, length=None, kernel_sizes=(8, 5, 3), classes=3):
         shortcut = layers.BatchNormalization()(shortcut)
         return layers.Activation("relu")(layers.add([shortcut, x]))
 
-    inputs = keras.Input((length, 2))
+    inputs = keras.Input((None, 2))
     x = block(inputs, width)
     x = block(x, 2 * width)
     x = block(x, 2 * width)
@@ -202,7 +168,7 @@ def resnet_3d(width=4, size=16, classes=3):
     return keras.Model(inputs, layers.Dense(classes)(x))
 
 
-def cifar_resnet(n=1, size=32, classes=10):
+def cifar_resnet(size=None, classes=10):
     """Option A: 1x1 pooling and zeros for the new channels on the shortcuts."""
 
     def block(x, filters, strides):
@@ -219,8 +185,7 @@ def cifar_resnet(n=1, size=32, classes=10):
     x = layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
     x = layers.Activation("relu")(layers.BatchNormalization()(x))
     for stage in range(3):
-        for i in range(n):
-            x = block(x, 4 * 2**stage, 2 if stage and i == 0 else 1)
+        x = block(x, 4 * 2**stage, 2 if stage else 1)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(classes)(x))
 

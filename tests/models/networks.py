@@ -6,7 +6,8 @@ import math
 import re
 
 import keras
-import numpy as np
+import trained
+from helpers import to_numpy
 
 import keras_resblocks as kr
 from keras_resblocks.layers import Conv, Pool
@@ -27,7 +28,6 @@ COURSE = kr.ResNetSpec(
 BIASED_SHORTCUTS = {
     "use_bias": True,
     "shortcut": kr.shortcuts.ProjectionShortcut("always", normalization=None),
-    "classifier_activation": None,
 }
 
 BRANCHES = (((2,), (2, (4, 3)), ("max_pool", 2)), ((4,), (2, (3, 5)), ("avg_pool", 1)))
@@ -55,14 +55,27 @@ TINY = {
     ),
 }
 
-NETWORKS = {
-    **{name: (name, {}) for name in kr.list_models()},
+# Options for any of them.
+VARIANTS = {
+    "v1": {"activation": "elu", "kernel_regularizer": "l2"},
+    "v2": {
+        "preactivation": True,
+        "activation": keras.layers.PReLU(shared_axes=[1, 2]),
+        "normalization": "group",
+        "attention": "squeeze_excite",
+        "kernel_regularizer": keras.regularizers.L1L2(1e-3, 1e-2),
+        "shortcut": kr.shortcuts.ProjectionShortcut(use_bias=True, normalization=None),
+    },
+}
+
+OTHERS = {
     "googlenet_torchvision_aux": ("googlenet_torchvision", {"aux_heads": True}),
     "googlenet_96": ("googlenet", {"input_shape": (96, 96, 1), "classes": 10}),
     "course": (COURSE, {}),
     "resnet18_biased_shortcuts": ("resnet18", BIASED_SHORTCUTS),
     "resnet34_biased_shortcuts": ("resnet34", BIASED_SHORTCUTS),
 }
+NETWORKS = {name: (name, {}) for name in kr.list_models()} | OTHERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +125,9 @@ def quick_model(name_or_spec, **arguments):
 
 
 def outputs_of(model, images):
-    """The outputs as an array; one compilation where JAX would compile each operation."""
-    return np.asarray(model.predict_on_batch(images), "float32")
+    """The output of a model of one, as an array."""
+    (output,) = trained.outputs_of(model, images)
+    return output
 
 
 def random_value(weight, rng):
@@ -153,3 +167,10 @@ def blocks_of(model):
 
 def by_path(model):
     return {weight.path: weight for weight in model.weights}
+
+
+def copy_weights(source, target):
+    """Copies weights by their paths; one of the two may have more than the other."""
+    sources, targets = by_path(source), by_path(target)
+    for path in min(sources, targets, key=len):
+        targets[path].assign(to_numpy(sources[path]))

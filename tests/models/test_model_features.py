@@ -5,22 +5,25 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, random_array, randomize, to_numpy
-from networks import BRANCHES, TINY, all_layers, blocks_of, by_path, count, quick_model
+from conversions import reloaded
+from helpers import assert_close, model_of, random_array, randomize, to_numpy
+from networks import (
+    BRANCHES,
+    TINY,
+    all_layers,
+    blocks_of,
+    by_path,
+    copy_weights,
+    count,
+    quick_model,
+)
+from trained import images
 
 import keras_resblocks as kr
 from keras_resblocks.layers import AdaptivePool, Conv, ConvUnit, Pool, Pooling
 from keras_resblocks.models import AuxHead
 
 tiny = pytest.mark.parametrize("kind", TINY)
-
-
-def assert_cost_is_that_of_the_model(spec, **arguments):
-    model = quick_model(spec, **arguments)
-    predicted = kr.cost(spec, **arguments)
-    assert predicted.params == count(model.weights)
-    assert predicted.trainable_params == count(model.trainable_weights)
-    assert predicted.macs == kr.cost(model).macs
 
 
 # The outputs of the stages.
@@ -61,27 +64,21 @@ STRIDES = {
 }
 
 
-def per_axis(strides, rank):
-    return strides if isinstance(strides, tuple) else (strides,) * rank
-
-
 @pytest.mark.parametrize("case", STRIDES)
 def test_features_are_the_stages_with_their_strides(case):
     spec, arguments, strides = STRIDES[case]
     model = quick_model(spec, **arguments)
     features = kr.features(model)
     assert [feature.name for feature in features] == [
-        f"stage{s}" for s in range(1, len(strides) + 1)
+        f"stage{number}" for number, _ in enumerate(strides, start=1)
     ]
     assert [feature.strides for feature in features] == strides
     channels_first = arguments.get("data_format") == "channels_first"
     spatial = slice(2, None) if channels_first else slice(1, -1)
     image = model.input.shape[spatial]
     for feature in features:
-        expected = [
-            None if n is None else -(-n // step)
-            for n, step in zip(image, per_axis(feature.strides, len(image)))
-        ]
+        steps = np.broadcast_to(feature.strides, len(image))
+        expected = [n and -(-n // step) for n, step in zip(image, steps)]
         assert list(feature.output.shape[spatial]) == expected
         blocks = [layer for layer in model.layers if layer.name.startswith(f"{feature.name}_")]
         assert feature.output is blocks[-1].output
@@ -120,8 +117,7 @@ def test_features_of_a_network_on_other_layers_count_its_own_strides():
 def test_features_of_a_loaded_network(case, tmp_path):
     spec, arguments, strides = STRIDES[case]
     model = randomize(quick_model(spec, **arguments))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = reloaded(model, tmp_path)
     assert [feature.strides for feature in kr.features(loaded)] == strides
     x = random_array((2, *model.input_shape[1:]))
     expected = backbone(model).predict_on_batch(x)
@@ -129,20 +125,11 @@ def test_features_of_a_loaded_network(case, tmp_path):
         assert_close(array, expected[name], 1e-6)
 
 
-def stock_model():
-    inputs = keras.Input((8, 8, 3))
-    return keras.Model(inputs, keras.layers.Conv2D(4, 3, strides=2)(inputs))
-
-
-def model_of_blocks_with_other_names():
-    inputs = keras.Input((8, 8, 3))
-    return keras.Model(inputs, kr.ResidualBlock(4, name="block")(inputs))
-
-
-@pytest.mark.parametrize("make", [stock_model, model_of_blocks_with_other_names])
-def test_features_of_another_model_raise(make):
-    with pytest.raises(ValueError, match=r"`model` must be a model of `create_model`.*Received"):
-        kr.features(make())
+def test_features_of_another_model_raise():
+    for layer in (keras.layers.Conv2D(4, 3, strides=2), kr.ResidualBlock(4, name="block")):
+        model = model_of(layer, shape=(1, 8, 8, 3))
+        with pytest.raises(ValueError, match=r"`model` must be a model of `create_model`.*Receiv"):
+            kr.features(model)
 
 
 # A given output stride.
@@ -181,35 +168,37 @@ DILATED = {
 }
 
 
+def configs(model):
+    return [block.get_config() for block in blocks_of(model)]
+
+
 @pytest.mark.parametrize(
     ("case", "output_stride"),
     [
         *[(case, 8) for case in DILATED],
-        ("residual", 16),
-        ("bottleneck strided last and in the 1x1", 16),
+        *[("residual", 16), ("bottleneck strided last and in the 1x1", 16)],
     ],
 )
 def test_dilated_stages_agree_with_the_strided_ones_where_those_look(case, output_stride):
     spec, options = DILATED[case]
     strided = randomize(quick_model(spec, **options))
-    dilated = quick_model(spec, output_stride=output_stride, **options)
+    dilated, same = (quick_model(spec, output_stride=n, **options) for n in (output_stride, 32))
+    assert configs(same) == configs(strided)  # which has that stride
     assert [w.path for w in dilated.weights] == [w.path for w in strided.weights]
     dilated.set_weights(strided.get_weights())
     x = random_array((1, *spec.input_shape))
     expected, maps = (backbone(model).predict_on_batch(x) for model in (strided, dilated))
+    blocks = blocks_of(dilated)
+    assert output_stride > 8 or max(block.dilation_rate for block in blocks) > 1
     for feature, dense in zip(kr.features(strided), kr.features(dilated)):
         assert dense.strides == min(feature.strides, output_stride)
+        is_beyond = feature.strides > output_stride
+        for block in (block for block in blocks if block.name.startswith(dense.name)):
+            assert block.atrous == (is_beyond and block.strides != 1)
+            assert block.dilation_rate == 1 or is_beyond
         step = feature.strides // dense.strides
         assert_close(maps[dense.name][:, ::step, ::step], expected[feature.name], 1e-4)
     assert max(feature.strides for feature in kr.features(strided)) == 32
-
-
-@pytest.mark.parametrize("case", DILATED)
-def test_the_output_stride_that_a_network_has_changes_nothing(case):
-    spec, options = DILATED[case]
-    plain = quick_model(spec, **options)
-    same = quick_model(spec, output_stride=32, **options)
-    assert [b.get_config() for b in blocks_of(same)] == [b.get_config() for b in blocks_of(plain)]
 
 
 def test_an_odd_image_lines_up_too():
@@ -220,25 +209,6 @@ def test_an_odd_image_lines_up_too():
     outputs = dilated.predict_on_batch(x)
     assert outputs.shape == (1, 9, 6, 6)
     assert_close(outputs[:, ::4, ::4], strided.predict_on_batch(x), 1e-4)
-
-
-@pytest.mark.parametrize("case", DILATED)
-def test_only_blocks_beyond_the_output_stride_are_atrous(case):
-    spec, options = DILATED[case]
-    blocks = blocks_of(quick_model(spec, output_stride=8, **options))
-    last = 1 if case == "subsampled shortcuts" else 2  # the last stage of 1/8 when strided
-    for block in blocks:
-        is_beyond = int(block.name[len("stage")]) > last
-        assert block.atrous == (is_beyond and block.strides != 1)
-        assert block.dilation_rate == 1 or is_beyond
-    assert max(block.dilation_rate for block in blocks) > 1
-
-
-@pytest.mark.parametrize("output_stride", [4, 8, 16, 32])
-@pytest.mark.parametrize("case", ["residual strided last", "bottleneck", "zero padding"])
-def test_cost_of_an_output_stride_is_that_of_the_model(case, output_stride):
-    spec, options = DILATED[case]
-    assert_cost_is_that_of_the_model(spec, output_stride=output_stride, **options)
 
 
 def test_a_smaller_output_stride_is_more_work_by_the_same_weights():
@@ -261,10 +231,6 @@ HEADS = kr.InceptionSpec(
     input_shape=(9, 7, 3),
     classes=5,
 )
-
-
-def images(model):
-    return random_array((2, *model.input_shape[1:]))
 
 
 def test_auxiliary_classifiers_are_further_outputs():
@@ -315,43 +281,19 @@ def test_a_network_with_auxiliary_classifiers_trains():
         assert np.abs(to_numpy(after[path]) - before[path]).max() > 0, path
 
 
-def test_a_network_with_auxiliary_classifiers_is_saved(tmp_path):
-    model = randomize(quick_model(HEADS, aux_heads=True))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.output_names == ["head", "aux1_head", "aux2_head"]
-    outputs, expected = (m.predict_on_batch(images(model)) for m in (loaded, model))
-    for output, wanted in zip(outputs, expected):
-        assert_close(output, wanted, 1e-6)
-
-
-def test_the_main_output_is_what_it_is_without_auxiliary_classifiers():
+def test_the_main_output_is_what_it_is_without_auxiliary_classifiers_and_all_are_saved(tmp_path):
     model = randomize(quick_model(HEADS, aux_heads=True))
     plain = quick_model(HEADS)
-    sources = by_path(model)
-    for path, weight in by_path(plain).items():
-        weight.assign(to_numpy(sources[path]))
+    copy_weights(model, plain)
     x = images(model)
-    assert_close(model.predict_on_batch(x)[0], plain.predict_on_batch(x), 1e-6)
-    assert {path.split("_")[0] for path in set(sources) - set(by_path(plain))} == {"aux1", "aux2"}
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"classes": 7},
-        {"normalization": "batch"},
-        {"activation": keras.layers.PReLU(shared_axes=[1, 2]), "use_bias": False},
-        {"preactivation": True},
-        {"padding": "same", "input_shape": (8, 11, 2)},
-        {"input_shape": (2, 9, 7), "data_format": "channels_first"},
-        {"input_shape": (12, 3)},
-    ],
-    ids=lambda options: "-".join(options) or "none",
-)
-def test_cost_of_auxiliary_classifiers_is_that_of_the_model(options):
-    assert_cost_is_that_of_the_model(HEADS, aux_heads=True, **options)
+    outputs = model.predict_on_batch(x)
+    assert_close(outputs[0], plain.predict_on_batch(x), 1e-6)
+    loaded = reloaded(model, tmp_path)
+    assert loaded.output_names == ["head", "aux1_head", "aux2_head"]
+    for output, wanted in zip(loaded.predict_on_batch(x), outputs, strict=True):
+        assert_close(output, wanted, 1e-6)
+    others = set(by_path(model)) - set(by_path(plain))
+    assert {path.split("_")[0] for path in others} == {"aux1", "aux2"}
 
 
 def test_options_reach_the_auxiliary_classifiers():
@@ -414,10 +356,15 @@ RESIDUAL = {
     "shortcut": "identity",
     "residual_scale": 0.2,
 }
+AS_JSON = spec_of(({**REDUCTION, "branches": [[[4, 3]], ["max_pool"]], "strides": [2, 2]},))
 EVERYTHING = spec_of(
     (BRANCHES[0],),
     (Pool("max", 3, 2), Conv(4, 3), BRANCHES[1], Pool("avg", 2, 1), REDUCTION),
     (Conv(8, 1), RESIDUAL, {**RESIDUAL, "exit_activation": None}, Conv(6, 3)),
+)
+SOME_SHORTCUTS = spec_of(
+    (Conv(8, 1), RESIDUAL, REDUCTION, Conv(8, 1), RESIDUAL),
+    (BRANCHES[0], Conv(8, 1), RESIDUAL),
 )
 
 
@@ -442,62 +389,9 @@ def test_stages_hold_blocks_steps_and_arguments():
     assert model.predict_on_batch(images(model)).shape == (2, 3)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"activation": keras.layers.PReLU(shared_axes=[1, 2])},
-        {"activation": "elu", "preactivation": True, "normalization": "group"},
-        {"use_bias": True, "attention": "squeeze_excite"},
-        {"exit_activation": keras.layers.PReLU(shared_axes=[1, 2])},
-        {"input_shape": (None, 9, 2)},
-    ],
-    ids=lambda options: "-".join(options) or "none",
-)
-def test_cost_of_stages_of_anything_is_that_of_the_model(options):
-    if "input_shape" in options:  # open sizes
-        model = quick_model(EVERYTHING, **options)
-        assert kr.cost(EVERYTHING, **options) == kr.cost(model)
-    assert_cost_is_that_of_the_model(EVERYTHING, **options)
-
-
-def prelu():
-    return keras.layers.PReLU(shared_axes=[1, 2])
-
-
-@pytest.mark.parametrize(
-    ("exit_activation", "weights"),
-    [
-        (None, 0),
-        ("tanh", 0),
-        (prelu(), 8),
-        (keras.saving.serialize_keras_object(prelu()), 8),
-    ],
-    ids=["none", "name", "layer", "config"],
-)
-def test_cost_counts_the_weights_of_an_exit_activation(exit_activation, weights):
-    plain, other = (
-        spec_of((Conv(8, 1), {**RESIDUAL, **options}))
-        for options in ({}, {"exit_activation": exit_activation})
-    )
-    assert kr.cost(other).params == kr.cost(plain).params + weights
-    assert_cost_is_that_of_the_model(other)
-
-
 def test_arguments_may_be_lists_as_json_has_them():
-    given = spec_of(({**REDUCTION, "branches": [[[4, 3]], ["max_pool"]], "strides": [2, 2]},))
-    assert given.stages[0][0].arguments()["branches"] == REDUCTION["branches"]
-    assert_cost_is_that_of_the_model(given)
-    assert kr.cost(given) == kr.cost(spec_of((REDUCTION,)))
-
-
-@pytest.mark.parametrize(
-    ("spec", "atrous"),
-    [(spec_of(BRANCHES), False), (TINY["residual"], True)],
-    ids=["inception", "residual"],
-)
-def test_cost_takes_a_dilation_rate_as_a_list_too(spec, atrous):
-    assert_cost_is_that_of_the_model(spec, dilation_rate=[2, 1], atrous=atrous)
+    assert AS_JSON.stages[0][0].arguments()["branches"] == REDUCTION["branches"]
+    assert kr.cost(AS_JSON) == kr.cost(spec_of((REDUCTION,)))
 
 
 def test_a_spec_of_the_parts_of_a_spec_is_equal():
@@ -553,17 +447,12 @@ def test_bad_arguments_of_a_block_raise_when_built_and_when_counted(arguments, s
 
 
 def test_options_of_shortcuts_reach_the_blocks_that_have_one():
-    spec = spec_of(
-        (Conv(8, 1), RESIDUAL, REDUCTION, Conv(8, 1), RESIDUAL),
-        (BRANCHES[0], Conv(8, 1), RESIDUAL),
-    )
-    model = quick_model(spec, drop_path_rate=0.4, zero_init_residual=True)
+    model = quick_model(SOME_SHORTCUTS, drop_path_rate=0.4, zero_init_residual=True)
     blocks = blocks_of(model)
     assert [block.shortcut_policy is not None for block in blocks] == [1, 0, 1, 0, 1]
     # Linearly with the depth, counted in blocks of either kind.
     np.testing.assert_allclose([block.drop_path_rate for block in blocks], [0, 0, 0.2, 0, 0.4])
     assert [block.zero_init_residual for block in blocks] == [1, 0, 1, 0, 1]
-    assert_cost_is_that_of_the_model(spec, drop_path_rate=0.4, zero_init_residual=True)
 
 
 def test_zero_initialised_blocks_of_an_inception_network_start_as_their_shortcuts():
@@ -574,23 +463,64 @@ def test_zero_initialised_blocks_of_an_inception_network_start_as_their_shortcut
         for depth in (3, 0)
     )
     randomize(shallow)
-    for path, weight in by_path(shallow).items():
-        by_path(deep)[path].assign(to_numpy(weight))
+    copy_weights(shallow, deep)
     x = random_array((2, 6, 5, 3))
     assert_close(deep.predict_on_batch(x), shallow.predict_on_batch(x), 1e-6)
 
 
-@pytest.mark.parametrize("option", [{"drop_path_rate": 0.4}, {"zero_init_residual": True}], ids=str)
-def test_options_of_shortcuts_are_refused_where_no_block_has_one(option):
-    with pytest.raises(ValueError, match=next(iter(option))):
-        quick_model(spec_of(BRANCHES), **option)
+def test_options_of_shortcuts_are_refused_where_no_block_has_one():
+    for option, value in {"drop_path_rate": 0.4, "zero_init_residual": True}.items():
+        with pytest.raises(ValueError, match=option):
+            quick_model(spec_of(BRANCHES), **{option: value})
 
 
-def test_a_spec_may_say_that_its_shortcuts_start_alone():
-    spec = spec_of((Conv(8, 1), RESIDUAL, REDUCTION), options={"zero_init_residual": True})
-    assert [block.zero_init_residual for block in blocks_of(quick_model(spec))] == [True, False]
+def test_a_spec_and_a_block_may_have_options_of_shortcuts_of_their_own():
+    own = {**RESIDUAL, "drop_path_rate": 0.3}
+    spec = spec_of((Conv(8, 1), own, RESIDUAL, REDUCTION), options={"zero_init_residual": True})
+    blocks = blocks_of(quick_model(spec))
+    assert [block.zero_init_residual for block in blocks] == [True, True, False]
+    assert [block.drop_path_rate for block in blocks] == [0.3, 0.0, 0.0]
 
 
-def test_a_block_may_have_a_drop_path_rate_of_its_own():
-    spec = spec_of((Conv(8, 1), {**RESIDUAL, "drop_path_rate": 0.3}, RESIDUAL))
-    assert [block.drop_path_rate for block in blocks_of(quick_model(spec))] == [0.3, 0.0]
+# The cost of all of that.
+
+PRELU = keras.layers.PReLU(shared_axes=[1, 2])
+DILATABLE = ("residual strided last", "bottleneck", "zero padding")
+COSTS = [
+    *[
+        (DILATED[case][0], {"output_stride": stride, **DILATED[case][1]})
+        for case in DILATABLE
+        for stride in (4, 8, 16, 32)
+    ],
+    (HEADS, {"aux_heads": True}),
+    (HEADS, {"aux_heads": True, "classes": 7}),
+    (HEADS, {"aux_heads": True, "normalization": "batch"}),
+    (HEADS, {"aux_heads": True, "activation": PRELU, "use_bias": False}),
+    (HEADS, {"aux_heads": True, "preactivation": True}),
+    (HEADS, {"aux_heads": True, "padding": "same", "input_shape": (8, 11, 2)}),
+    (HEADS, {"aux_heads": True, "input_shape": (2, 9, 7), "data_format": "channels_first"}),
+    (HEADS, {"aux_heads": True, "input_shape": (12, 3)}),
+    (EVERYTHING, {}),
+    (EVERYTHING, {"activation": PRELU}),
+    (EVERYTHING, {"activation": "elu", "preactivation": True, "normalization": "group"}),
+    (EVERYTHING, {"use_bias": True, "attention": "squeeze_excite"}),
+    (EVERYTHING, {"exit_activation": PRELU}),
+    (EVERYTHING, {"input_shape": (None, 9, 2)}),
+    *[
+        (spec_of((Conv(8, 1), {**RESIDUAL, "exit_activation": exit_activation})), {})
+        for exit_activation in ("tanh", PRELU, keras.saving.serialize_keras_object(PRELU))
+    ],
+    (AS_JSON, {}),
+    (spec_of(BRANCHES), {"dilation_rate": [2, 1]}),
+    (TINY["residual"], {"dilation_rate": [2, 1], "atrous": True}),
+    (SOME_SHORTCUTS, {"drop_path_rate": 0.4, "zero_init_residual": True}),
+]
+
+
+@pytest.mark.parametrize(("spec", "arguments"), COSTS)
+def test_cost_is_that_of_the_model(spec, arguments):
+    model = quick_model(spec, **arguments)
+    predicted = kr.cost(spec, **arguments)
+    assert predicted == kr.cost(model)
+    assert predicted.params == count(model.weights)
+    assert predicted.trainable_params == count(model.trainable_weights)

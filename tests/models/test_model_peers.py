@@ -12,28 +12,25 @@ import keras_resblocks as kr
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
-SIZES = (224, 193)
+SIZES = (96, 97)  # even, and odd at every stride
+DEPTHS = (18, 34, 50, 101, 152)
 
-TORCHVISION = {
-    "resnet18": "resnet18",
-    "resnet34": "resnet34",
-    "resnet50": "resnet50",
-    "resnet101": "resnet101",
-    "resnet152": "resnet152",
-    "wide_resnet50_2": "wide_resnet50_2",
-    "wide_resnet101_2": "wide_resnet101_2",
-    "resnext50_32x4d": "resnext50_32x4d",
-    "resnext101_32x8d": "resnext101_32x8d",
+# Ours, and what theirs is called where that differs.
+TORCHVISION = [
+    *(f"resnet{depth}" for depth in DEPTHS),
+    *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d"),
+    "googlenet_torchvision",
+]
+TIMM = [
+    *(f"resnet{depth}d" for depth in DEPTHS),
+    *(f"resnetv2_{depth}" for depth in DEPTHS[2:]),
+    *("resnet50", "seresnet50", "inception_resnet_v2_keras"),
+]
+PUBLISHED = {
     "googlenet_torchvision": "googlenet",
-}
-
-TIMM = {
-    **{f"resnet{layers}d": f"resnet{layers}d" for layers in (18, 34, 50, 101, 152)},
-    **{f"resnetv2_{layers}": f"resnetv2_{layers}" for layers in (50, 101, 152)},
-    "resnet50": "resnet50",
-    "seresnet50": "seresnet50",
     "inception_resnet_v2_keras": "inception_resnet_v2",
 }
+
 
 KERAS = {
     "resnet50_keras": keras.applications.ResNet50,
@@ -46,13 +43,18 @@ KERAS = {
     "inception_resnet_v2_keras": keras.applications.InceptionResNetV2,
 }
 
-# ours: how the peer is asked for the same output stride
-DILATED = {
-    ("resnet50", 8): ("torchvision", {"replace_stride_with_dilation": [False, True, True]}),
-    ("resnet50", 16): ("timm", {"output_stride": 16}),
-    ("resnet18", 8): ("timm", {"output_stride": 8}),
-    ("resnetv2_50", 16): ("timm", {"output_stride": 16}),
-}
+# Ours, the library, and how theirs is made.
+PEERS = [
+    *((name, {}, "torchvision", {}) for name in TORCHVISION),
+    *((name, {}, "timm", {}) for name in TIMM),
+    (
+        *("resnet50", {"output_stride": 8}, "torchvision"),
+        {"replace_stride_with_dilation": [False, True, True]},
+    ),
+    ("resnet50", {"output_stride": 16}, "timm", {"output_stride": 16}),
+    ("resnet18", {"output_stride": 8}, "timm", {"output_stride": 8}),
+    ("resnetv2_50", {"output_stride": 16}, "timm", {"output_stride": 16}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -139,17 +141,14 @@ def assert_back_from_torch_keys(model, exported):
     assert all((to_numpy(w) == value).all() for w, value in zip(model.weights, before))
 
 
-@pytest.mark.parametrize(
-    ("library", "name", "published"),
-    [
-        *(("torchvision", *names) for names in TORCHVISION.items()),
-        *(("timm", *names) for names in TIMM.items()),
-    ],
-)
-def test_logits_parameters_and_keys_are_those_of_the_pytorch_model(library, name, published, torch):
-    arguments = {"init_weights": False, "aux_logits": False} if published == "googlenet" else {}
-    theirs = peer_of(torch, library, published, **arguments)
-    model = ours(name)
+@pytest.mark.parametrize(("name", "options", "library", "arguments"), PEERS)
+def test_logits_parameters_and_keys_are_those_of_the_pytorch_model(
+    name, options, library, arguments, torch
+):
+    if name == "googlenet_torchvision":
+        arguments = {"init_weights": False, "aux_logits": False}
+    theirs = peer_of(torch, library, PUBLISHED.get(name, name), **arguments)
+    model = ours(name, **options)
     kr.load_torch_weights(model, theirs.state_dict())
     for size in SIZES:
         images = images_of(size)
@@ -175,16 +174,6 @@ def test_auxiliary_classifiers_are_those_of_torchvision(torch):
     for ours_, theirs_ in zip(actual, (logits, aux1, aux2), strict=True):
         assert_equal_logits(np.asarray(ours_), theirs_.numpy())
     assert_same_after_torch_keys(model, theirs.state_dict())
-
-
-@pytest.mark.parametrize(("case", "peer"), DILATED.items(), ids=lambda value: str(value[0]))
-def test_dilated_networks_are_those_of_the_pytorch_model(case, peer, torch):
-    (name, output_stride), (library, arguments) = case, peer
-    theirs = peer_of(torch, library, name, **arguments)
-    model = ours(name, output_stride=output_stride)
-    kr.load_torch_weights(model, theirs.state_dict())
-    images = images_of(129)
-    assert_equal_logits(outputs_of(model, images), torch_logits(torch, theirs, images).numpy())
 
 
 @pytest.mark.parametrize("name", KERAS)

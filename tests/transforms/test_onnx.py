@@ -83,28 +83,22 @@ def of_networks(names, **options):
     )
 
 
-def pictures(*shapes):
-    return [{"image": random_array((*shape, 3), seed=i)} for i, shape in enumerate(shapes)]
-
-
 QUICK = ("resnet50v2_keras", "resnext50_32x4d", "seresnet50")
+OTHERS = [name for name in DISTINCT if name not in QUICK]
+NETWORKS = [
+    (QUICK if IS_TENSORFLOW else QUICK[-1:], {}),
+    # Negative values at the borders.
+    pytest.param(["resnet18"], {"padding": "symmetric", "activation": "elu"}, marks=on_tensorflow),
+    (["resnet18"], {"padding": "same", "activation": "elu"}),
+    *(pytest.param(OTHERS[i::4], {}, marks=pytest.mark.slow) for i in range(4)),
+]
 
 
-def test_networks_of_any_batch_and_size(tmp_path):
-    model = of_networks(QUICK if IS_TENSORFLOW else QUICK[-1:])
-    assert_exports(model, tmp_path, *pictures((1, 64, 50), (5, 75, 81)))
-
-
-@pytest.mark.parametrize("padding", ["symmetric", "same"] if IS_TENSORFLOW else ["same"])
-def test_negative_values_at_the_borders(padding, tmp_path):
-    model = of_networks(["resnet18"], padding=padding, activation="elu")
-    assert_exports(model, tmp_path, *pictures((1, 64, 50), (5, 47, 33), (5, 64, 33)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", DISTINCT)
-def test_published_networks(name, tmp_path):
-    assert_exports(of_networks([name]), tmp_path, *pictures((1, 96, 82), (5, 97, 81)))
+@pytest.mark.parametrize(("names", "options"), NETWORKS)
+def test_networks_of_any_batch_and_size(names, options, tmp_path):
+    shapes = ((1, 96, 82, 3), (5, 97, 81, 3), (5, 96, 81, 3))
+    batches = [{"image": random_array(shape, seed=i)} for i, shape in enumerate(shapes)]
+    assert_exports(of_networks(names, **options), tmp_path, *batches)
 
 
 def test_a_bottleneck_network_has_nothing_left_to_be_merged(tmp_path):

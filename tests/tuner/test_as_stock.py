@@ -7,16 +7,11 @@ import keras_tuner
 import numpy as np
 import pytest
 from helpers import to_numpy
-from users import ARGUMENTS, ARRAYS, HYPERMODELS
+from searches import TUNERS, trials_of
+from users import ARGUMENTS, HYPERMODELS, made
 
 from keras_resblocks import tuner
 
-TUNERS = {
-    "RandomSearch": {"max_trials": 2},
-    "GridSearch": {"max_trials": 2},
-    "BayesianOptimization": {"max_trials": 3, "num_initial_points": 2},
-    "Hyperband": {"max_epochs": 2, "factor": 2},
-}
 # What differs between the tuners differs on no backend: one is tested on all of them.
 KINDS = ["RandomSearch"]
 if keras.backend.backend() == "tensorflow":
@@ -62,53 +57,49 @@ def recorded(tuner_class, events, methods):
     return subclass
 
 
-def seeded(hypermodel, left):
-    """Makes every build of a hypermodel or a function begin alike; keeps what `fit` left."""
-
-    class Seeded(keras_tuner.HyperModel):
-        def build(self, hp):
-            keras.utils.set_random_seed(7)
-            return build(hp)
-
-    if not isinstance(hypermodel, keras_tuner.HyperModel):
-        build, seeded_model = hypermodel, Seeded()
-        return seeded_model
-    build, fit = hypermodel.build, hypermodel.fit
+def seeded(build):
+    """Makes every build begin alike."""
 
     def build_alike(hp):
         keras.utils.set_random_seed(7)
         return build(hp)
 
-    def fit_and_keep(hp, model, *args, **kwargs):
-        results = fit(hp, model, *args, **kwargs)
-        left.append(sizes(model))
-        return results
-
-    hypermodel.build, hypermodel.fit = build_alike, fit_and_keep
-    return hypermodel
+    return build_alike
 
 
 def outcome(module, kind, case, directory):
     """All that a user can see of a search."""
     events, left, error = [], [], None
-    options, fit = (
-        part() if callable(part) else part for part in (case.get("tuner", {}), case.get("fit", {}))
-    )
-    fit = {**(fit if "x" in fit else {**ARRAYS, "epochs": 2, **fit})}
-    fit["callbacks"] = [*fit.get("callbacks", ()), Log(events)]
+    hypermodel, arguments = made(case)
+    if isinstance(hypermodel, keras_tuner.HyperModel):
+        hypermodel.build, fit_model = seeded(hypermodel.build), hypermodel.fit
+
+        def fit_and_keep(hp, model, *args, **kwargs):
+            results = fit_model(hp, model, *args, **kwargs)
+            left.append(sizes(model))
+            return results
+
+        hypermodel.fit = fit_and_keep
+    else:
+        hypermodel = seeded(hypermodel)
+    options = case.get("tuner", {})
+    options = options() if callable(options) else options
+    if kind != "RandomSearch":  # how a trial is run differs no more: an epoch is enough
+        arguments |= {"epochs": 1, **({"batch_size": 16} if "batch_size" in arguments else {})}
+    arguments["callbacks"] = [*arguments.get("callbacks", ()), Log(events)]
     tuner_class = recorded(getattr(module, kind), events, case.get("methods", {}))
     engine = tuner_class(
-        seeded(case["make"](), left),
+        hypermodel,
         **{"objective": "val_loss", **TUNERS[kind], **options},
         seed=3,
         directory=directory / module.__name__,
         project_name="search",
     )
     try:
-        engine.search(**fit, verbose=0)
+        engine.search(**arguments, verbose=0)
     except Exception as raised:
         error = type(raised)
-    trials = [engine.oracle.trials[key] for key in engine.oracle.start_order]
+    trials = trials_of(engine)
     own = "tuner/max_epochs"
     return {
         "values": [{k: v for k, v in t.hyperparameters.values.items() if k != own} for t in trials],

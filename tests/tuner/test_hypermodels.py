@@ -7,16 +7,14 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from searches import SHAPE, parameters, proposals
 
 import keras_resblocks as kr
 from keras_resblocks import tuner
 from keras_resblocks.tuner import Range
 
 TINY = {"depths": (1, 2), "widths": (4, 8), "stages": 2}
-SPACES = {
-    "resnet": tuner.ResNetHyperModel,
-    "inception": tuner.InceptionHyperModel,
-}
+SPACES = {"resnet": tuner.ResNetHyperModel, "inception": tuner.InceptionHyperModel}
 # All that can be searched, each with two values or more.
 FULL = {
     "activations": ("relu", "elu"),
@@ -40,31 +38,25 @@ OWN = {
 }
 
 
+X = np.random.default_rng(0).normal(size=(12, *SHAPE)).astype("float32")
+Y = np.arange(12) % 3
+
+
 def space(kind="resnet", **options):
-    return SPACES[kind]((8, 8, 1), 3, **{**TINY, **options})
+    return SPACES[kind](SHAPE, 3, **{**TINY, **options})
 
 
-def parameters(**values):
-    hp = keras_tuner.HyperParameters()
-    hp.values = values
-    return hp
+def names_of(hypermodel):
+    """The names of the hyperparameters that a model is built by."""
+    hp = parameters()
+    hypermodel.build(hp)
+    return hp.values.keys()
 
 
-def images(count=12):
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(count, 8, 8, 1)).astype("float32"), np.arange(count) % 3
-
-
-def proposals(hypermodel, count, directory, seed=1):
-    """Hyperparameter values that a random search issues; nothing is trained."""
-    engine = tuner.RandomSearch(
-        hypermodel, "val_accuracy", max_trials=count, seed=seed, directory=directory
-    )
-    while (trial := engine.oracle.create_trial("tuner0")).status == "RUNNING":
-        yield trial.hyperparameters
-        engine.oracle.update_trial(trial.trial_id, {"val_accuracy": 0.0})
-        trial.status = "COMPLETED"
-        engine.oracle.end_trial(trial)
+def trained(hypermodel, hp=None, epochs=1, data=(X, Y), **options):
+    hp = hp or parameters()
+    model = hypermodel.build(hp)
+    return model, hypermodel.fit(hp, model, *data, epochs=epochs, verbose=0, **options).history
 
 
 @pytest.mark.slow
@@ -84,9 +76,8 @@ def test_the_cost_of_200_candidates_is_that_of_the_built_model(kind, tmp_path):
 def test_a_candidate_with_everything_searched_trains(kind, tmp_path):
     hypermodel = space(kind, **FULL, **OWN[kind])
     (hp,) = proposals(hypermodel, 1, tmp_path)
-    x, y = images()
-    history = hypermodel.fit(hp, hypermodel.build(hp), x, y, epochs=2, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
+    _, history = trained(hypermodel, hp, epochs=2)
+    assert np.isfinite(history["loss"]).all()
 
 
 @pytest.mark.parametrize("kind", SPACES)
@@ -99,16 +90,10 @@ def test_an_option_is_searched_fixed_or_ranged(kind, argument):
         **{"batch_sizes": "batch_size"},
     }
     name = names.get(argument, argument.removesuffix("s"))
-    hp = keras_tuner.HyperParameters()
-    space(kind, **shortcut, **{argument: values}).build(hp)
-    assert name in hp.values
-
-    hp = keras_tuner.HyperParameters()
-    space(kind, **shortcut, **{argument: values[-1]}).build(hp)
-    assert name not in hp.values
-
+    assert name in names_of(space(kind, **shortcut, **{argument: values}))
+    assert name not in names_of(space(kind, **shortcut, **{argument: values[-1]}))
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        hp = keras_tuner.HyperParameters()
+        hp = parameters()
         space(kind, **shortcut, **{argument: Range(*values)}).build(hp)
         (parameter,) = (p for p in hp.space if p.name == name)
         assert (parameter.min_value, parameter.max_value) == values
@@ -132,11 +117,10 @@ def test_what_is_left_out_is_left_to_the_network(argument):
     ],
 )
 def test_depth_and_width_are_shared_or_of_each_stage(per_stage, names):
-    hp = keras_tuner.HyperParameters()
-    hypermodel = space(per_stage=per_stage, width_multipliers=(1.5, 2))
-    hypermodel.network(hp)
-    assert {name for name in hp.values if "depth" in name or name.startswith("width")} >= names
-    assert ("width_multiplier" in hp.values) == ("width" in names)
+    options = {"width_multipliers": (1.5, 2), "shortcuts": ("projection", "zero_pad")}
+    once = {"block", "activation", "shortcut", "l2", "learning_rate"}
+    multiplier = {"width_multiplier"} if "width" in names else set()
+    assert names_of(space(per_stage=per_stage, **options)) == names | once | multiplier
 
 
 def test_widths_grow_by_their_multiplier():
@@ -160,29 +144,75 @@ def test_the_branches_of_each_kind_of_inception_block(kind):
 
 
 def test_an_expansion_belongs_to_bottlenecks_alone(tmp_path):
-    hypermodel = space(expansions=(2, 4))
-    kinds = set()
-    for hp in proposals(hypermodel, 20, tmp_path):
-        kinds.add(hp.values["block"])
-        assert ("expansion" in hp.values) == (hp.values["block"] == "bottleneck")
-    assert kinds == {"residual", "bottleneck"}
+    tried = [hp.values for hp in proposals(space(expansions=(2, 4)), 20, tmp_path)]
+    found = {(values["block"], "expansion" in values) for values in tried}
+    assert found == {("residual", False), ("bottleneck", True)}
 
 
 def test_a_drop_path_rate_belongs_to_shortcuts_alone(tmp_path):
     hypermodel = space("inception", shortcuts=(None, "projection"), drop_path_rates=(0.0, 0.2))
-    kinds = set()
+    found = set()
     for hp in proposals(hypermodel, 12, tmp_path):
-        kinds.add(hp.values["shortcut"])
-        assert ("drop_path_rate" in hp.values) == (hp.values["shortcut"] == "projection")
+        found.add((hp.values["shortcut"], "drop_path_rate" in hp.values))
         hypermodel.network(hp)
-    assert kinds == {"none", "projection"}
+    assert found == {("none", False), ("projection", True)}
 
 
-@pytest.mark.parametrize("option", ["activation", "normalization", "stem", "optimizer"])
-def test_one_value_may_be_given_in_the_singular(option):
-    value = {"activation": "elu", "normalization": "group", "stem": "large", "optimizer": "sgd"}
-    hypermodel = space(**{option: value[option]})
-    assert hypermodel.choose(parameters(), option) == value[option]
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("activation", "elu"), ("normalization", "group"), ("stem", "large"), ("optimizer", "sgd")],
+)
+def test_one_value_may_be_given_in_the_singular(option, value):
+    assert space(**{option: value}).choose(parameters(), option) == value
+
+
+def test_one_value_is_fixed_and_no_hyperparameter():
+    hypermodel = space(blocks="residual", activations=("elu",), regularizers=0.0, depths=2)
+    hp = parameters()
+    spec, options = hypermodel.candidate(hp)
+    assert (spec.depths, options["activation"]) == ((2, 2), "elu")
+    assert hp.values.keys() == {"width"}
+
+
+def test_whole_and_other_numbers_can_be_listed_together():
+    hp = parameters()
+    space(regularizers=(0, 1e-4), drop_path_rates=(0, 0.1)).build(hp)
+    assert (hp.values["l2"], hp.values["drop_path_rate"]) == (0, 0)
+
+
+def test_a_candidate_is_what_its_values_say():
+    values = {"block": "bottleneck", "depth_1": 2, "depth_2": 1, "width": 4, "activation": "elu"}
+    model = space().build(parameters(values, l2=1e-4, learning_rate=1e-3))
+    names = [layer.name for layer in model.layers if layer.name.startswith("stage")]
+    assert names == ["stage1_block1", "stage1_block2", "stage2_block1"]
+    block = model.get_layer("stage1_block2")
+    assert block.filters == 4
+    assert block.get_config()["activation"] == "elu"
+    assert float(block.kernel_regularizer.l2) == pytest.approx(1e-4)
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-3)
+
+
+def test_layers_and_policies_can_be_listed():
+    hypermodel = space(
+        activations=("relu", keras.layers.PReLU(shared_axes=[1, 2])), blocks="residual"
+    )
+    model = hypermodel.build(parameters(activation="PReLU"))
+    assert any("alpha" in weight.path for weight in model.weights)
+
+
+def test_block_options_reach_the_blocks():
+    model = space(normalization="group").build(parameters())
+    assert not any("moving" in weight.path for weight in model.weights)
+
+
+@pytest.mark.parametrize(
+    ("stem", "size", "pixels"),
+    [("auto", 16, 16), ("auto", 64, 16), ("small", 64, 64), ("large", 16, 4)],
+)
+def test_a_stem_suits_the_image(stem, size, pixels):
+    hypermodel = tuner.ResNetHyperModel((size, size, 3), 3, stem=stem, **TINY)
+    model = hypermodel.build(parameters())
+    assert model.get_layer("stage1_block1").output.shape[1] == pixels
 
 
 def test_groups_that_do_not_divide_the_filters_are_no_candidates(tmp_path):
@@ -209,147 +239,118 @@ def network_of(model):
     return json.dumps([layers, str(model.optimizer.get_config())], sort_keys=True, default=str)
 
 
+# What makes no difference: a policy where no shortcut changes its shape, growth of one stage or
+# beside widths of their own, drop path in one block, multipliers that round to the same.
 @pytest.mark.parametrize(
-    "options",
+    ("options", "count"),
     [
-        {"stages": 1, "shortcuts": ("projection", "identity"), "blocks": "residual"},
-        {"stages": 1, "width_multipliers": (1, 2, 3)},
-        {"per_stage": "width", "width_multipliers": (1, 2, 3)},
-        {"stages": 1, "depths": (1,), "drop_path_rates": (0.0, 0.1, 0.5)},
-        {"widths": (4,), "width_multipliers": (1.5, 1.51, 1.52), "learning_rates": 1e-3},
+        ({"blocks": "residual"}, 16),  # two depths, width, learning rate
+        ({"stages": 1, "shortcuts": ("projection", "identity"), "blocks": "residual"}, 8),
+        ({"stages": 1, "width_multipliers": (1, 2, 3)}, 16),
+        ({"per_stage": "width", "width_multipliers": (1, 2, 3)}, 32),
+        ({"stages": 1, "depths": (1,), "drop_path_rates": (0.0, 0.1, 0.5)}, 8),
+        ({"widths": (4,), "width_multipliers": (1.5, 1.51, 1.52), "learning_rates": 1e-3}, 8),
     ],
 )
-def test_no_two_trials_build_the_same_network(options, tmp_path):
-    hypermodel = space(**{"regularizers": 0.0, "learning_rates": (1e-3, 1e-2), **options})
-    models = [network_of(hypermodel.build(hp)) for hp in proposals(hypermodel, 40, tmp_path)]
-    assert len(models) >= 4
-    assert len(set(models)) == len(models)
+def test_every_network_is_tried_once(options, count, tmp_path):
+    fixed = {"activations": "relu", "regularizers": 0.0, "learning_rates": (1e-3, 1e-2)}
+    hypermodel = space(**{**fixed, **options})
+    models = [network_of(hypermodel.build(hp)) for hp in proposals(hypermodel, 99, tmp_path)]
+    assert len(models) == len(set(models)) == count
 
 
-def test_every_candidate_of_a_space_is_found_once(tmp_path):
-    hypermodel = space(
-        blocks="residual", activations="relu", regularizers=0.0, learning_rates=(1e-3, 1e-2)
-    )
-    tried = [tuple(sorted(hp.values.items())) for hp in proposals(hypermodel, 100, tmp_path)]
-    assert len(tried) == len(set(tried)) == 2 * 2 * 2 * 2  # two depths, width, learning rate
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        ({"schedules": "constant"}, None),
+        ({"schedules": "cosine"}, [1, 0.8536, 0.5, 0.1464]),
+        ({"schedules": "linear"}, [1, 0.75, 0.5, 0.25]),
+        ({"schedules": "step"}, [1, 1, 0.1, 0.01]),
+        ({"schedules": "linear", "schedule_epochs": 8}, [1, 0.875, 0.75, 0.625]),
+    ],
+)
+def test_a_schedule_sets_the_rate_of_each_epoch(options, rates):
+    _, history = trained(space(learning_rates=0.01, **options), epochs=4)
+    if rates is not None:
+        rates = pytest.approx([0.01 * rate for rate in rates], rel=1e-3)
+    assert history.get("learning_rate") == rates
 
 
-class TestTraining:
-    def trained(self, hp=None, epochs=4, callbacks=(), **options):
-        hypermodel = space(**{"learning_rates": 0.01, **options})
-        hp = hp or parameters()
-        x, y = images()
-        model = hypermodel.build(hp)
-        calls = list(callbacks)
-        return model, hypermodel.fit(hp, model, x, y, epochs=epochs, callbacks=calls, verbose=0)
-
-    @pytest.mark.parametrize(
-        ("schedule", "rates"),
-        [
-            ("constant", None),
-            ("cosine", [1, 0.8536, 0.5, 0.1464]),
-            ("linear", [1, 0.75, 0.5, 0.25]),
-            ("step", [1, 1, 0.1, 0.01]),
-        ],
-    )
-    def test_a_schedule_sets_the_rate_of_each_epoch(self, schedule, rates):
-        _, history = self.trained(schedules=schedule)
-        found = history.history.get("learning_rate")
-        if rates is not None:
-            rates = pytest.approx([0.01 * rate for rate in rates], rel=1e-3)
-        assert found == rates
-
-    def test_a_schedule_may_take_longer_than_the_training(self):
-        _, history = self.trained(schedules="linear", schedule_epochs=8)
-        assert history.history["learning_rate"][-1] == pytest.approx(0.01 * 5 / 8, rel=1e-4)
-
-    def test_the_batch_size_is_searched(self):
-        model, _ = self.trained(parameters(batch_size=4), 1, batch_sizes=(3, 4))
-        assert int(model.optimizer.iterations) == 3
-
-    @pytest.mark.parametrize("optimizer", ["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"])
-    def test_each_optimizer_has_the_learning_rate(self, optimizer):
-        model = space(optimizers=optimizer, learning_rates=0.02).build(parameters())
-        assert type(model.optimizer.inner_optimizer).__name__.lower() == optimizer
-        assert float(model.optimizer.learning_rate) == pytest.approx(0.02)
-
-    def test_labels_are_smoothed(self):
-        model = space(label_smoothings=0.2).build(parameters())
-        assert model.loss.label_smoothing == 0.2
-
-    @pytest.mark.parametrize("augmentation", ["flip", "shift", keras.layers.GaussianNoise(1.0)])
-    def test_augmentation_changes_images_in_training_alone(self, augmentation):
-        model = space(augmentations=augmentation).build(parameters())
-        x, _ = images()
-        inner = keras.Model(model.input, model.get_layer("stem_conv1").input)
-        changed = keras.ops.convert_to_numpy(inner(x, training=True))
-        assert not np.array_equal(changed, x)
-        assert np.array_equal(keras.ops.convert_to_numpy(inner(x, training=False)), x)
-
-    @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-    def test_mixed_precision_ends_in_float32(self, dtype):
-        model, history = self.trained(dtype=dtype, epochs=1)
-        assert model.output.dtype == "float32"
-        assert np.isfinite(history.history["loss"]).all()
-        scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-        assert scaled == (dtype == "mixed_float16")
-
-    def test_data_may_be_batched_already(self):
-        class Batches(keras.utils.PyDataset):
-            def __len__(self):
-                return 2
-
-            def __getitem__(self, index):
-                return images(6)
-
-        hypermodel = space(learning_rates=0.01)
-        model = hypermodel.build(parameters())
-        data = {"validation_data": Batches(), "epochs": 2, "verbose": 0}
-        history = hypermodel.fit(parameters(), model, Batches(), **data)
-        assert len(history.history["val_loss"]) == 2
-        assert int(model.optimizer.iterations) == 4
-
-    def test_data_may_be_given_by_name(self):
-        x, y = images()
-        model = space().build(parameters())
-        history = space().fit(parameters(), model, x=x, y=y, epochs=1, verbose=0)
-        assert len(history.epoch) == 1
-
-    def test_fit_can_be_overridden(self):
-        class Twice(tuner.ResNetHyperModel):
-            def fit(self, hp, model, *args, **kwargs):
-                return super().fit(hp, model, *args, **{**kwargs, "epochs": 2})
-
-        hypermodel = Twice((8, 8, 1), 3, **TINY)
-        x, y = images()
-        model = hypermodel.build(parameters())
-        history = hypermodel.fit(parameters(), model, x, y, epochs=1, verbose=0)
-        assert len(history.epoch) == 2
+def test_the_batch_size_is_searched():
+    model, _ = trained(space(batch_sizes=(3, 4)), parameters(batch_size=4))
+    assert int(model.optimizer.iterations) == 3
 
 
-class TestBudget:
-    @pytest.mark.parametrize("kind", SPACES)
-    def test_activation_memory_is_limited(self, kind, tmp_path):
-        costs = [
-            4 * space(kind).cost(hp).activations for hp in proposals(space(kind), 20, tmp_path)
-        ]
-        limit = sorted(costs)[5]
-        limited = space(kind, max_activation_memory=limit)
-        found = [limited.cost(hp) for hp in proposals(limited, 10, tmp_path / "limited")]
-        assert found
-        assert all(4 * cost.activations <= limit for cost in found)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "lion", "nadam", "rmsprop", "sgd"])
+def test_each_optimizer_has_the_learning_rate(optimizer):
+    model = space(optimizers=optimizer, learning_rates=0.02).build(parameters())
+    assert type(model.optimizer.inner_optimizer).__name__.lower() == optimizer
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.02)
 
-    def test_half_precision_takes_half_the_memory(self):
-        larger = {"depth_1": 2, "depth_2": 2}
-        memory = 4 * space().cost(parameters(**larger)).activations
-        assert space(max_activation_memory=memory).within_budget(larger)
-        assert not space(max_activation_memory=memory - 1).within_budget(larger)
-        half = space(max_activation_memory=memory // 2, dtype="mixed_bfloat16")
-        assert half.within_budget(larger)
 
-    def test_a_budget_that_nothing_meets_names_the_smallest(self):
-        with pytest.raises(ValueError, match=r"smallest .* activations .*_memory=9"):
-            space(max_activation_memory=9)
+def test_labels_are_smoothed():
+    model = space(label_smoothings=0.2).build(parameters())
+    assert model.loss.label_smoothing == 0.2
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "shift", keras.layers.GaussianNoise(1.0)])
+def test_augmentation_changes_images_in_training_alone(augmentation):
+    model = space(augmentations=augmentation).build(parameters())
+    inner = keras.Model(model.input, model.get_layer("stem_conv1").input)
+    changed = keras.ops.convert_to_numpy(inner(X, training=True))
+    assert not np.array_equal(changed, X)
+    assert np.array_equal(keras.ops.convert_to_numpy(inner(X, training=False)), X)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_ends_in_float32(dtype):
+    model, history = trained(space(dtype=dtype))
+    assert model.output.dtype == "float32"
+    assert np.isfinite(history["loss"]).all()
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (dtype == "mixed_float16")
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return X[:6], Y[:6]
+
+
+def test_data_may_be_batched_already_or_given_by_name():
+    batches = Batches()
+    model, history = trained(space(), epochs=2, data=(batches,), validation_data=batches)
+    assert len(history["val_loss"]) == 2
+    assert int(model.optimizer.iterations) == 4
+    _, history = trained(space(), data=(), x=X, y=Y)
+    assert len(history["loss"]) == 1
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_activation_memory_is_limited(kind, tmp_path):
+    costs = [4 * space(kind).cost(hp).activations for hp in proposals(space(kind), 20, tmp_path)]
+    limit = sorted(costs)[5]
+    limited = space(kind, max_activation_memory=limit)
+    found = [limited.cost(hp) for hp in proposals(limited, 10, tmp_path / "limited")]
+    assert found
+    assert all(4 * cost.activations <= limit for cost in found)
+
+
+def test_half_precision_takes_half_the_memory():
+    larger = {"depth_1": 2, "depth_2": 2}
+    memory = 4 * space().cost(parameters(larger)).activations
+    assert space(max_activation_memory=memory).within_budget(larger)
+    assert not space(max_activation_memory=memory - 1).within_budget(larger)
+    half = space(max_activation_memory=memory // 2, dtype="mixed_bfloat16")
+    assert half.within_budget(larger)
+
+
+def test_a_candidate_over_budget_fails_its_trial_in_any_tuner():
+    over = parameters(block="bottleneck", depth_1=2, depth_2=2, width=8)
+    with pytest.raises(keras_tuner.errors.FailedTrialError, match="max_params=2000"):
+        space(max_params=2000).build(over)
 
 
 BAD = [
@@ -360,10 +361,25 @@ BAD = [
     ({"per_stage": "block"}, "`per_stage`.*Received"),
     ({"schedule_epochs": 0}, "`schedule_epochs`.*Received"),
     ({"activation": "relu", "activations": ("relu", "elu")}, "`activations`.*`activation`"),
+    ({"activations": ("relu", "eluu")}, "`activation`.*Received"),
+    ({"shortcuts": ("projektion",)}, "`shortcut`.*Received"),
+    ({"blocks": ("residul",)}, "`blocks`.*Received"),
+    ({"stages": 0}, "`stages`.*Received: stages=0"),
+    ({"stem": "huge"}, "`stem`.*Received: stem='huge'"),
+    ({"depths": (0, 1)}, "`depths`.*Received"),
+    ({"widths": ("wide",)}, "`widths`.*Received"),
+    ({"widths": (4, 4)}, "`widths`.*Received"),
     ({"groups": 3, "widths": (4, 8)}, "`groups`.*Received"),
+    ({"regularizers": (-1e-4,)}, "`regularizers`.*Received"),
+    ({"learning_rates": (0.0,)}, "`learning_rates`.*Received"),
     ({"learning_rates": (1e-3, -1e-3)}, "`learning_rates`.*Received"),
     ({"label_smoothings": 1.0}, "`label_smoothings`.*Received"),
+    ({"max_params": 0}, "`max_params`.*Received: max_params=0"),
+    ({"max_params": 10}, r"smallest has \d+ parameters.*Received: max_params=10"),
+    ({"max_macs": 10}, r"smallest has .* \d+ multiply-accumulates.*max_macs=10"),
+    ({"max_activation_memory": 9}, r"smallest .* activations .*_memory=9"),
     ({"max_activation_memory": -1}, "`max_activation_memory`.*Received"),
+    ({"normalisation": "group"}, "normalization.*Received"),
     ({"no_such_option": 1}, "no_such_option.*Received"),
 ]
 

@@ -3,15 +3,10 @@
 import keras
 import keras_tuner
 import pytest
+from searches import DATA, SHAPE, classifier, parameters, trials_of
 
 import keras_resblocks as kr
 from keras_resblocks import tuner
-
-
-def parameters(**values):
-    hp = keras_tuner.HyperParameters()
-    hp.values = values
-    return hp
 
 
 def model_of(hp, **options):
@@ -69,15 +64,10 @@ def test_bad_choices_are_errors(make, said):
 def test_a_hypermodel_of_such_parts_is_searched(tmp_path):
     def build(hp):
         options = {"activation": tuner.hp_activation(hp), "preactivation": True}
-        inputs = keras.Input((8, 8, 1))
+        inputs = keras.Input(SHAPE)
         x = tuner.hp_residual_stage(hp, inputs, "stage1", widths=(2, 4), depths=(1, 2), **options)
-        x = keras.layers.GlobalAveragePooling2D()(x)
-        model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
-        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-        return model
+        return classifier(keras.Model(inputs, x), run_eagerly=True)
 
     engine = tuner.RandomSearch(build, "val_accuracy", max_trials=2, seed=1, directory=tmp_path)
-    x, y = keras.random.normal((6, 8, 8, 1), seed=0), keras.ops.arange(6) % 3
-    x, y = keras.ops.convert_to_numpy(x), keras.ops.convert_to_numpy(y)
-    engine.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
-    assert [trial.status for trial in engine.oracle.trials.values()] == ["COMPLETED"] * 2
+    engine.search(**DATA, epochs=1, verbose=0)
+    assert [trial.status for trial in trials_of(engine)] == ["COMPLETED"] * 2

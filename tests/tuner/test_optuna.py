@@ -17,15 +17,12 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
+from searches import DATA, SHAPE, Epochs, Notes, X, Y, classifier, noted, parameters
+from users import HYPERMODELS, made
 
 from keras_resblocks import tuner
-from keras_resblocks.tuner.optuna_search import open_storage
-from keras_resblocks.tuner.reports.sources import search_records
 
 SCORE = keras_tuner.Objective("score", "max")
-RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(24, 8, 8, 1)).astype("float32"), np.arange(24) % 3
-DATA = {"x": X, "y": Y, "validation_data": (X, Y)}
 
 
 class Quick(keras_tuner.HyperModel):
@@ -48,16 +45,13 @@ class Quick(keras_tuner.HyperModel):
 def network(**options):
     fixed = {"blocks": "residual", "stages": 1, "activations": "relu", "regularizers": 0.0}
     options = {"depths": 1, "widths": (2, 3, 4), "learning_rates": (1e-3, 1e-2), **options}
-    return tuner.ResNetHyperModel((8, 8, 1), 3, **fixed, **options)
+    return tuner.ResNetHyperModel(SHAPE, 3, **fixed, **options)
 
 
-def dense(hp, metrics=("accuracy",), before=()):
-    layers = [*before, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, "softmax")]
-    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+def dense(hp, *layers, **options):
     rate = hp.Float("rate", 1e-4, 1e-2, sampling="log")
-    loss = "sparse_categorical_crossentropy"
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=list(metrics))
-    return model
+    optimizer = keras.optimizers.Adam(rate)
+    return classifier(*layers, optimizer=optimizer, run_eagerly=True, **options)
 
 
 def search(hypermodel, storage=None, **options):
@@ -71,12 +65,6 @@ def search(hypermodel, storage=None, **options):
 
 def states(study):
     return "".join(trial.state.name[0] for trial in study.trials)
-
-
-def parameters(values):
-    hp = keras_tuner.HyperParameters()
-    hp.values = dict(values)
-    return hp
 
 
 # What comes out
@@ -109,7 +97,7 @@ def test_a_trial_has_its_best_epoch_its_record_and_its_weights(tmp_path):
 
 def test_several_objectives_have_a_front_in_the_study_and_in_the_report(tmp_path):
     def sized(hp):
-        return dense(hp, before=[keras.layers.Dense(hp.Int("units", 1, 9), "relu")])
+        return dense(hp, keras.layers.Dense(hp.Int("units", 1, 9), "relu"))
 
     objective = ["params", "val_loss", "val_accuracy"]
     study = search(sized, objective=objective, max_trials=5, directory=tmp_path, **DATA)
@@ -123,24 +111,13 @@ def test_several_objectives_have_a_front_in_the_study_and_in_the_report(tmp_path
         ]
     front = {trial.number for trial in study.best_trials}
     assert {path.name for path in tmp_path.glob("study/*")} == {f"trial_{n}" for n in front}
-    records = search_records(study)
-    assert (records.objective, records.others) == ("val_loss", {"val_accuracy": "max"})
-    points = {trial.number: (trial.values[1], trial.values[0]) for trial in study.trials}
-    expected = {
-        number
-        for number, (loss, params) in points.items()
-        if not any(
-            other != (loss, params) and other[0] <= loss and other[1] <= params
-            for other in points.values()
-        )
-    }
-    assert {trial.number for trial in records.pareto_front("params")} == expected <= front
-    assert len(records.pareto_front("val_accuracy")) >= 1
-    tuner.report(study, tmp_path / "report")
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert "val_loss" in page
-    assert "val_accuracy" in page
-    assert "Pareto front" in page
+    found = tuner.report(study, tmp_path / "report")
+    assert (found.search.objective, found.search.others) == ("val_loss", {"val_accuracy": "max"})
+    assert {trial.number for trial in found.pareto_front("params")} <= front
+    assert len(found.pareto_front("params")) >= 1
+    assert len(found.pareto_front("val_accuracy")) >= 1
+    page = found.paths["report.html"].read_text()
+    assert all(text in page for text in ("val_loss", "val_accuracy", "Pareto front"))
 
 
 def test_the_dashboard_opens_the_study_and_shows_what_a_trial_costs(tmp_path):
@@ -151,7 +128,7 @@ def test_the_dashboard_opens_the_study_and_shows_what_a_trial_costs(tmp_path):
     def get(path):
         answers = []
         environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "after=0"}
-        app = dashboard.wsgi(open_storage(url))
+        app = dashboard.wsgi(url)
         body = app(environ, lambda status, headers, *rest: answers.append(status))
         assert answers == ["200 OK"]
         return json.loads(b"".join(body))
@@ -165,66 +142,23 @@ def test_the_dashboard_opens_the_study_and_shows_what_a_trial_costs(tmp_path):
     assert {"trainable_params", "activation_memory", "seconds"} <= attributes.keys()
 
 
-class Subclass(tuner.ResNetHyperModel):
-    def build(self, hp):
-        model = super().build(hp)
-        model.optimizer.learning_rate = hp.Float("rate", 1e-4, 1e-2, sampling="log")
-        return model
-
-
-class CrossValidated(keras_tuner.HyperModel):
-    """Trains in two folds, for a number of epochs that `fit` asks for."""
-
-    def __init__(self, result):
-        super().__init__()
-        self.result = result
-
-    def build(self, hp):
-        return dense(hp)
-
-    def fit(self, hp, model, x, y, **kwargs):
-        losses = []
-        for fold in (slice(0, 12), slice(12, 24)):
-            model = self.build(hp)
-            history = model.fit(x[fold], y[fold], epochs=hp.Int("more", 1, 2), **kwargs)
-            losses.append(min(history.history["val_loss"]))
-        return self.result(losses)
-
-
-class PerUnit(keras.metrics.Metric):
-    """A metric of several values."""
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        pass
-
-    def result(self):
-        return keras.ops.convert_to_tensor([0.5, 1.0])
-
-
-LOSS = {"objective": "val_loss"}
-USERS = {
-    "a float of cross-validation": (CrossValidated(np.mean), LOSS, {"rate", "more"}),
-    "a list of cross-validation": (CrossValidated(list), LOSS, {"rate", "more"}),
-    "a dict": (CrossValidated(lambda losses: {"val_loss": losses}), LOSS, {"rate", "more"}),
-    "a subclass of ours": (Subclass((8, 8, 1), 3, stages=1, depths=1, widths=2), {}, {"rate"}),
-    "a metric of several values": (
-        lambda hp: dense(hp, metrics=[PerUnit(name="each")]),
-        {"objective": keras_tuner.Objective("each", "max")},
-        {"rate"},
-    ),
+ASKED_FOR = {
+    "hyperparameters in fit": {"units", "shuffle"},
+    "hyperparameters in our fit": {"width", "rate", "late_rate"},
+    "restored weights": {"units"},
+    "folds in fit": {"units"},
+    "a metric per class": {"units"},
 }
 
 
-@pytest.mark.parametrize("name", USERS)
+@pytest.mark.parametrize("name", ASKED_FOR)
 def test_what_users_write_is_searched(name, tmp_path):
-    hypermodel, options, asked_for = USERS[name]
-    study = search(hypermodel, directory=tmp_path, **options, **DATA)
+    hypermodel, arguments = made(HYPERMODELS[name])
+    study = search(hypermodel, objective="val_loss", directory=tmp_path, **arguments)
     assert states(study) == "CC"
-    assert all(asked_for <= trial.params.keys() for trial in study.trials)
+    assert all(ASKED_FOR[name] <= trial.params.keys() for trial in study.trials)
     assert len({tuple(trial.params.items()) for trial in study.trials}) == 2
     assert all(trial.user_attrs["params"] > 0 for trial in study.trials)
-    if "several values" in name:
-        assert [trial.value for trial in study.trials] == [0.75, 0.75]
 
 
 def test_each_trial_has_a_copy_of_the_callbacks():
@@ -240,26 +174,20 @@ def test_each_trial_has_a_copy_of_the_callbacks():
     assert counting.epochs == 0
 
 
-class Learns(Quick):
-    """Reports four epochs, the better the larger `x`."""
-
-    def fit(self, hp, model, callbacks=(), **arguments):
-        for epoch in range(4):
-            for callback in callbacks:
-                callback.on_epoch_end(epoch, {"score": model[0] + epoch / 10})
-        return model[0] + 0.3
-
-
 def test_a_pruner_ends_trials_early_and_they_count():
-    class Decreasing(Learns):
-        def build(self, hp):
-            hp.Choice("x", list(range(30)))
-            return (30 - len(study_of.trials), 0)
+    class Worse(Quick):
+        """Reports four epochs, worse ones in each trial."""
 
-    storage = optuna.storages.InMemoryStorage()
-    study_of = search(Quick(), storage, max_trials=1)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=2)
-    study = search(Decreasing(), storage, max_trials=9, pruner=pruner)
+        trials = 0
+
+        def fit(self, hp, model, callbacks=(), **arguments):
+            self.trials += 1
+            for epoch in range(4):
+                for callback in callbacks:
+                    callback.on_epoch_end(epoch, {"score": epoch - 10.0 * self.trials})
+            return 3 - 10.0 * self.trials
+
+    study = search(Worse(), max_trials=9, pruner=optuna.pruners.MedianPruner(n_startup_trials=2))
     assert states(study) == "CC" + "P" * 7  # more in a row than failures may be
     assert len(study.trials[-1].intermediate_values) == 1
 
@@ -288,15 +216,24 @@ def test_three_failures_in_a_row_end_the_call_and_not_the_study():
     assert states(search(Quick(), storage)) == "FFFCCCCC"
 
 
-def test_a_score_that_is_no_number_is_a_failure():
-    class Diverges(Quick):
+def test_what_fit_returns_is_scored_by_its_best_epoch_or_mean_and_must_be_a_number():
+    class Returns(Quick):
         def fit(self, hp, model, **arguments):
             return next(self.errors)
 
-    study = search(Diverges([float("nan"), 1.0, {"score": [float("nan"), 2.0]}]), max_trials=2)
-    assert states(study) == "FCC"
+    nan, several = float("nan"), np.array([0.5, 1.0])
+    results = [
+        nan,
+        1.0,
+        {"score": [nan, 2.0]},
+        [1.0, 2.0],
+        {"score": several},
+        {"score": [several]},
+    ]
+    study = search(Returns(results))
+    assert states(study) == "FCCCCC"
     assert "`score` is not a number" in study.trials[0].user_attrs["failure"]
-    assert [trial.value for trial in study.trials[1:]] == [1.0, 2.0]
+    assert [trial.value for trial in study.trials[1:]] == [1.0, 2.0, 1.5, 0.75, 0.75]
 
 
 def test_a_fatal_error_ends_the_call():
@@ -305,13 +242,10 @@ def test_a_fatal_error_ends_the_call():
 
 
 def test_a_misspelt_objective_is_an_error_after_the_first_epoch():
-    epochs = []
-    noted = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append(epoch))
-    noted.__class__.__deepcopy__ = lambda self, memo: self
-    options = {"objective": keras_tuner.Objective("val_acuracy", "max"), "callbacks": [noted]}
+    options = {"objective": keras_tuner.Objective("val_acuracy", "max")}
     with pytest.raises(ValueError, match=r"`objective`.*val_accuracy.*Received.*'val_acuracy'"):
-        search(dense, epochs=3, **options, **DATA)
-    assert epochs == [0]
+        search(dense, epochs=3, callbacks=[epochs := Epochs()], **options, **DATA)
+    assert epochs.begun == [0]
 
 
 @pytest.mark.parametrize(
@@ -355,9 +289,12 @@ def test_a_larger_number_goes_on_and_a_late_call_returns_at_once(tmp_path):
     assert again.trials == study.trials
     further = search(Quick(), tmp_path / "a.journal", max_trials=7)
     assert states(further) == "C" * 7
-    assert [t.params for t in further.trials] == [
-        t.params for t in search(Quick(), max_trials=7).trials
-    ]
+    params, whole, other = (
+        [trial.params for trial in study.trials]
+        for study in (further, search(Quick(), max_trials=7), search(Quick(), seed=2))
+    )
+    assert params == whole
+    assert params[:2] != other[:2]
 
 
 def test_a_space_that_is_exhausted_ends_the_search():
@@ -365,7 +302,7 @@ def test_a_space_that_is_exhausted_ends_the_search():
         study = search(network(widths=(2, 3), learning_rates=1e-3), max_trials=9, **DATA)
     assert states(study) == "CCF"
     assert study.trials[-1].user_attrs["void"] == "no further candidate"
-    assert len(search_records(study).trials) == 2
+    assert len(tuner.trial_rows(study)) == 2
 
 
 def test_what_is_printed_is_a_line_a_trial(capfd):
@@ -378,27 +315,6 @@ def test_what_is_printed_is_a_line_a_trial(capfd):
     failed = r"trial 0 \| failed after \d s: ValueError: a bug \| no best yet \| 0/2, \d s left"
     assert re.fullmatch(failed, lines[0])
     assert re.fullmatch(r"trial 2 \| score [\d.]+ in \d s \| best .* \| 2/2", lines[2])
-
-
-class Notes(keras.callbacks.Callback):
-    """Writes a line an epoch: process, epoch, iterations of the optimizer; may then end it."""
-
-    def __init__(self, path, at_epoch=None, end=None, seconds=0.0):
-        super().__init__()
-        self.path, self.at_epoch, self.end, self.seconds = path, at_epoch, end, seconds
-
-    def on_epoch_begin(self, epoch, logs=None):
-        iterations = int(self.model.optimizer.iterations)
-        with open(self.path, "ab", buffering=0) as file:  # one write, whole or not at all
-            file.write(f"{os.getpid()} {epoch} {iterations}\n".encode())
-        time.sleep(self.seconds)
-        if epoch == self.at_epoch:
-            self.end()
-
-
-def noted(path):
-    """(process, epoch, iterations) of all epochs."""
-    return [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
 
 
 def interrupt():
@@ -415,7 +331,7 @@ def interrupt():
 )
 def test_an_interrupted_trial_is_run_again_at_once(callbacks, epochs, tmp_path):
     storage = optuna.storages.InMemoryStorage()
-    options = {"epochs": 4, "batch_size": 8, "max_trials": 1, "directory": tmp_path, **DATA}
+    options = {"epochs": 4, "max_trials": 1, "directory": tmp_path, **DATA}
     notes = tmp_path / "notes.txt"
     with pytest.raises(KeyboardInterrupt):
         search(dense, storage, callbacks=[*callbacks, Notes(notes, 2, interrupt)], **options)
@@ -423,7 +339,7 @@ def test_an_interrupted_trial_is_run_again_at_once(callbacks, epochs, tmp_path):
     assert states(study) == "FC"
     assert study.trials[0].params == study.trials[1].params
     assert [epoch for _, epoch, _ in noted(notes)] == epochs
-    assert all(iterations == 3 * epoch for _, epoch, iterations in noted(notes))
+    assert all(iterations == 2 * epoch for _, epoch, iterations in noted(notes))
     curve = study.trials[1].user_attrs["record"]["history"]["val_accuracy"]
     assert len(curve) == len(study.trials[1].intermediate_values) == 4
     assert study.best_value == max(curve)
@@ -530,9 +446,8 @@ def sqlite(tmp_path):
 
 
 def work(storage, folder, callback):
-    options = {"epochs": 4, "batch_size": 8, "max_trials": 6, "directory": folder, **DATA}
-    callbacks = [callback] if callback else []
-    search(dense, storage, callbacks=callbacks, grace_period=4.0, seed=None, **options)
+    options = {"epochs": 4, "max_trials": 6, "directory": folder, "grace_period": 4.0, **DATA}
+    search(dense, storage, callbacks=[callback], seed=None, **options)
 
 
 def die():
@@ -568,14 +483,10 @@ def test_the_trial_of_a_killed_worker_is_run_again_from_its_last_epoch(database,
     lost = study.trials[number]
     assert (lost.state, lost.params) == (TrialState.FAIL, again.params)
     assert [epoch for pid, epoch, _ in noted(notes) if pid == victim] == [0, 1, 2]
-    begins = {0: 0, 2: 0}  # how often a survivor began with which epoch
-    for survivor in workers[1:]:
-        ran = [epoch for pid, epoch, _ in noted(notes) if pid == survivor.pid]
-        for before, epoch in zip([None, *ran], ran):
-            if before is None or epoch != before + 1:
-                begins[epoch] += 1
-    assert begins[2] == 1
-    assert all(iterations == 3 * epoch for _, epoch, iterations in noted(notes))
+    ran = [epoch for pid, epoch, _ in noted(notes) if pid != victim]
+    count = len(complete)
+    assert [ran.count(epoch) for epoch in range(4)] == [count - 1, count - 1, count, count]
+    assert all(iterations == 2 * epoch for _, epoch, iterations in noted(notes))
     assert len(again.user_attrs["record"]["history"]["val_accuracy"]) == 4
     best = tmp_path / "study" / f"trial_{study.best_trial.number}" / "best.weights.h5"
     assert best.exists()

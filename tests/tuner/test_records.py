@@ -28,16 +28,21 @@ def build(hp):
     return model
 
 
-def run_stock(tuner_class, directory, objective, **options):
-    engine = tuner_class(build, objective, seed=1, directory=directory, **options)
-    x = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
-    y = np.arange(24) % 3
-    engine.search(x, y, validation_data=(x, y), epochs=2, verbose=0)
-    return engine
+@pytest.fixture
+def project(tmp_path):
+    """The records of a project of these trials."""
+
+    def read(trials, written=None, objective=None):
+        return project_records(write_project(tmp_path / "a", trials, written), objective)
+
+    return read
 
 
 def test_a_directory_of_kerastuner_is_read(tmp_path):
-    engine = run_stock(keras_tuner.RandomSearch, tmp_path, "val_loss", max_trials=2)
+    options = {"max_trials": 2, "seed": 1, "directory": tmp_path}
+    engine = keras_tuner.RandomSearch(build, "val_loss", **options)
+    x, y = np.random.default_rng(0).normal(size=(24, 4)).astype("float32"), np.arange(24) % 3
+    engine.search(x, y, validation_data=(x, y), epochs=2, verbose=0)
     search = project_records(tmp_path)  # holds this one project
     assert search.name == "untitled_project"
     assert (search.objective, search.direction) == ("val_loss", "min")
@@ -84,8 +89,8 @@ RECORD = {
 }
 
 
-def test_the_record_beside_a_trial_is_read(tmp_path):
-    search = project_records(write_project(tmp_path / "a", [trial({"x": 1}, 0.5, **RECORD)]))
+def test_the_record_beside_a_trial_is_read(project):
+    search = project([trial({"x": 1}, 0.5, **RECORD)])
     assert search.best == TrialRecord(
         *(0, "00", "COMPLETED", 0.5, {"x": 1}, 10, 8, None, 99),
         *(RECORD["history"], 3.5, 2.5, None, "Model: ..."),
@@ -96,23 +101,21 @@ def test_the_record_beside_a_trial_is_read(tmp_path):
 
 @pytest.mark.parametrize("key", RECORD)
 @pytest.mark.parametrize("left", [{}, None])
-def test_every_part_of_a_record_may_be_absent(key, left, tmp_path):
+def test_every_part_of_a_record_may_be_absent(key, left, project):
     record = {k: v for k, v in RECORD.items() if k != key}
     record |= {} if left is None else {key: left}
-    search = project_records(write_project(tmp_path / "a", [trial({}, 0.5, **record)]))
-    assert search.best.score == 0.5
+    assert project([trial({}, 0.5, **record)]).best.score == 0.5
 
 
-def test_values_of_hyperband_are_no_hyperparameters(tmp_path):
+def test_values_of_hyperband_are_no_hyperparameters(project):
     values = {"x": 1, "tuner/epochs": 8, "tuner/initial_epoch": 3, "tuner/trial_id": "0001"}
-    (record,) = project_records(write_project(tmp_path / "a", [trial(values, 0.5)])).trials
+    record = project([trial(values, 0.5)]).best
     assert record.hyperparameters == {"x": 1}
     assert (record.epochs, record.first_epoch) == (8, 3)
 
 
-def test_a_metric_that_was_reported_every_epoch_is_a_curve(tmp_path):
-    states = [trial({}, 5.0, metrics={"val_accuracy": observed(5.0, steps=3)})]
-    (record,) = project_records(write_project(tmp_path / "a", states)).trials
+def test_a_metric_that_was_reported_every_epoch_is_a_curve(project):
+    record = project([trial({}, 5.0, metrics={"val_accuracy": observed(5.0, steps=3)})]).best
     assert record.history == {"val_accuracy": [3.0, 4.0, 5.0]}
 
 
@@ -132,10 +135,7 @@ WRITTEN = {"objective": {"name": "f1", "direction": "max"}}
         ([two_metrics(0.5, 0.5, 0.5), two_metrics(0.1, 0.5, 0.5)], None, None, ("val_loss", "min")),
         ([two_metrics(0.5, 2.0, 0.7)], WRITTEN, None, ("f1", "max")),
         ([two_metrics(0.5, 0.5, 0.5)], None, "val_loss", ("val_loss", "min")),
-        (
-            *([two_metrics(0.5, 2.0, 0.7)], None),
-            *(keras_tuner.Objective("f1", "max"), ("f1", "max")),
-        ),
+        ([two_metrics(0.5, 2.0, 0.7)], None, keras_tuner.Objective("f1", "max"), ("f1", "max")),
         ([trial({}, status="RUNNING")], None, None, ("score", None)),
         ([], None, None, ("score", None)),
         (
@@ -148,9 +148,8 @@ WRITTEN = {"objective": {"name": "f1", "direction": "max"}}
         ),
     ],
 )
-def test_the_objective_is_found(trials, written, asked, expected, tmp_path):
-    folder = write_project(tmp_path / "a", trials, written)
-    search = project_records(folder, asked)
+def test_the_objective_is_found(trials, written, asked, expected, project):
+    search = project(trials, written, asked)
     assert (search.objective, search.direction) == expected
 
 
@@ -163,10 +162,9 @@ def test_the_objective_is_found(trials, written, asked, expected, tmp_path):
         ([two_metrics(0.5, 2.0, 0.5)], "f1", "`objective`.*Received: objective='f1'"),
     ],
 )
-def test_an_objective_that_is_not_clear_is_an_error(trials, asked, message, tmp_path):
-    folder = write_project(tmp_path / "a", trials)
+def test_an_objective_that_is_not_clear_is_an_error(trials, asked, message, project):
     with pytest.raises(ValueError, match=message):
-        project_records(folder, asked)
+        project(trials, None, asked)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +205,8 @@ def test_trials_come_in_the_order_of_their_start_even_if_it_is_lost(tmp_path):
     ("score", "status"),
     [(float("nan"), "INVALID"), (float("inf"), "COMPLETED"), (0.5, "RUNNING"), (None, "FAILED")],
 )
-def test_only_a_completed_trial_has_a_score(score, status, tmp_path):
-    folder = write_project(tmp_path / "a", [trial({}, 0.2), trial({}, score, status)])
-    search = project_records(folder)
+def test_only_a_completed_trial_has_a_score(score, status, project):
+    search = project([trial({}, 0.2), trial({}, score, status)])
     assert [t.score for t in search.ranked] == [0.2, None]
 
 
@@ -249,34 +246,22 @@ def test_a_front_of_an_unknown_cost_is_an_error():
         SearchRecords("s", "score", "max", ()).pareto_front("size")
 
 
-def optuna_study(directions, trials, names=None):
-    """A study whose trials are a state, values and further fields each."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(study_name="study", directions=directions)
-    if names:
-        study.set_metric_names(names)
-    for x, (state, values, fields) in enumerate(trials):
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState[state],
-                values=values,
-                params={"x": x},
-                distributions={"x": optuna.distributions.IntDistribution(0, 9)},
-                **fields,
-            )
-        )
-    return study
-
-
 def test_a_study_of_optuna_is_read():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(study_name="study", direction="minimize")
     trials = [
-        ("COMPLETE", [2.0], {"user_attrs": {"record": RECORD}}),
-        ("PRUNED", [9.0], {"intermediate_values": {1: 7.0, 0: 8.0}}),
-        ("COMPLETE", [9.0], {"user_attrs": {"over_budget": True}}),
+        ("COMPLETE", 2.0, {"user_attrs": {"record": RECORD}}),
+        ("PRUNED", 9.0, {"intermediate_values": {1: 7.0, 0: 8.0}}),
+        ("COMPLETE", 9.0, {"user_attrs": {"over_budget": True}}),
         ("FAIL", None, {}),
         ("FAIL", None, {"user_attrs": {"void": "no further candidate"}}),
     ]
-    search = search_records(optuna_study(["minimize"], trials), "val_loss")
+    x = {"x": optuna.distributions.IntDistribution(0, 9)}
+    for state, value, fields in trials:
+        state = optuna.trial.TrialState[state]
+        fields |= {"state": state, "value": value, "params": {"x": 1}, "distributions": x}
+        study.add_trial(optuna.trial.create_trial(**fields))
+    search = search_records(study, "val_loss")
     assert (search.name, search.objective, search.direction) == ("study", "val_loss", "min")
     assert [(t.number, t.status, t.score) for t in search.trials] == [
         (0, "COMPLETED", 2.0),
@@ -288,13 +273,3 @@ def test_a_study_of_optuna_is_read():
     assert search.trials[0].seconds == 3.5
     assert search.trials[1].seconds >= 0  # as Optuna counts, for want of a record
     assert search.space == {"x": "0 to 9"}
-
-
-def test_a_study_of_several_objectives_has_a_front():
-    points = [(0.5, 9.0), (0.7, 8.0), (0.6, 3.0), (0.4, 4.0)]
-    trials = [("COMPLETE", list(point), {}) for point in points]
-    study = optuna_study(["maximize", "minimize"], trials, ["val_accuracy", "val_loss"])
-    search = search_records(study)
-    assert (search.objective, search.others) == ("val_accuracy", {"val_loss": "min"})
-    front = search.pareto_front("val_loss")
-    assert {t.number for t in front} == {t.number for t in study.best_trials} == {1, 2}

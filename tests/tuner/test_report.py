@@ -49,13 +49,6 @@ def full_trials(count=6, direction="max"):
     return trials
 
 
-def awkward_trials():
-    return [
-        trial({**AWKWARD, "<i>x</i>": f"<b>{x % 2}</b>", "x": x}, x / 10, cost={"params": 10 + x})
-        for x in range(5)
-    ]
-
-
 # More hyperparameters than anyone searches, with long names and values.
 WIDE = {
     **{f"depth_{stage}": (1, 2, 3) for stage in (1, 2, 3)},
@@ -98,7 +91,10 @@ SEARCH = {
 PROJECTS = {
     "maximized": full_trials(),
     "minimized": full_trials(direction="min"),
-    "awkward": awkward_trials(),
+    "awkward": [
+        trial({**AWKWARD, "<i>x</i>": f"<b>{x % 2}</b>", "x": x}, x / 10, cost={"params": 10 + x})
+        for x in range(5)
+    ],
     "wide": wide_trials(12),
     "single": full_trials()[:1],
     "ties": [trial({"x": x % 2}, 0.5, cost={"params": 7, "macs": 0}) for x in range(5)],
@@ -125,20 +121,17 @@ def chart_titles(found):
     return re.findall(r'<div id="(\w+)" class="plotly-graph-div"', page_of(found))
 
 
-FRONTS = {
-    f"val_accuracy_against_{cost}"
-    for cost in ("parameters", "multiply_accumulates", "activation_memory", "time")
-}
-HISTORY = "score_of_each_trial"
+HISTORY, AGAINST_PARAMETERS = "score_of_each_trial", "val_accuracy_against_parameters"
 IMPORTANCE = {"hyperparameter_importance", "parallel_coordinates"}
+WITHOUT_IMPORTANCE = {HISTORY, "learning_curves", AGAINST_PARAMETERS} | {
+    f"val_accuracy_against_{cost}" for cost in ("multiply_accumulates", "activation_memory", "time")
+}
 CHARTS = {
-    "maximized": {HISTORY, "learning_curves"} | FRONTS | IMPORTANCE,
-    "minimized": {HISTORY, "learning_curves"} | FRONTS | IMPORTANCE,
-    "wide": {HISTORY, "learning_curves"} | FRONTS | IMPORTANCE,
-    "single": {HISTORY, "learning_curves"} | FRONTS,
-    "awkward": {HISTORY, "val_accuracy_against_parameters"} | IMPORTANCE,
+    **dict.fromkeys(("maximized", "minimized", "wide"), WITHOUT_IMPORTANCE | IMPORTANCE),
+    "single": WITHOUT_IMPORTANCE,
+    "awkward": {HISTORY, AGAINST_PARAMETERS} | IMPORTANCE,
     # No multiply-accumulates on a logarithmic axis, no importance.
-    "ties": {HISTORY, "val_accuracy_against_parameters"},
+    "ties": {HISTORY, AGAINST_PARAMETERS},
     "only_scores": {HISTORY},
     "none_finished": set(),
     "empty": set(),
@@ -146,13 +139,9 @@ CHARTS = {
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_a_chart_is_drawn_if_its_data_is_known(name, reports):
-    assert set(chart_titles(reports[name])) == CHARTS[name]
-
-
-@pytest.mark.parametrize("name", PROJECTS)
-def test_files_lie_in_the_project_and_csv_reads_back(name, reports):
+def test_files_have_the_charts_of_known_data_and_a_row_for_each_trial(name, reports):
     found = reports[name]
+    assert set(chart_titles(found)) == CHARTS[name]
     assert all(path.parent.parts[-2:] == (name, "report") for path in found.paths.values())
     with open(found.paths["trials.csv"], encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -166,16 +155,18 @@ def test_files_lie_in_the_project_and_csv_reads_back(name, reports):
             column = f"hyperparameter {hyperparameter}" if clash else hyperparameter
             assert line[column] == str(value)
 
-
-@pytest.mark.parametrize("name", PROJECTS)
-def test_the_printed_table_is_markdown_with_a_row_for_each_trial(name, reports):
-    found = reports[name]
-    assert found.paths["trials.md"].read_text(encoding="utf-8") == str(found)
-    header, _, *rows = [line for line in str(found).splitlines() if line.startswith("|")]
+    table = found.paths["trials.md"].read_text(encoding="utf-8")
+    assert table == str(found)
+    header, _, *rows = [line for line in table.splitlines() if line.startswith("|")]
     assert [int(row.split("|")[1]) for row in rows] == [row.number for row in found.rows]
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in (header, *rows)]
     assert len(set(cells)) == 1
-    assert not re.search(r"(?<!\\)<", str(found))  # no markup of others
+    assert not re.search(r"(?<!\\)<", table)  # no markup of others
+
+    page = re.sub(r"<script.*?</script>", "", page_of(found), flags=re.DOTALL)
+    assert not re.search(r"(src|href)\s*=\s*(?![\"']?data:)", page)  # all is within
+    assert "@import" not in page
+    assert "url(" not in page
 
 
 def test_depths_share_a_column_and_constants_are_said_once(reports):
@@ -229,52 +220,60 @@ def test_out_and_objective_are_the_callers(tmp_path):
     assert not (project / "report").exists()
 
 
-def test_a_report_is_printed_by_rich_as_a_table(reports, capsys):
-    rich_console = pytest.importorskip("rich.console")
-    rich_console.Console(width=300).print(reports["awkward"])
-    table = capsys.readouterr().out
-    assert "<script>alert('x')</script>" in table
-    assert all(f"{row.score:.4f}" in table for row in reports["awkward"].rows)
+def printed_by_rich(found, capsys, **options):
+    pytest.importorskip("rich.console").Console(**options).print(found)
+    return capsys.readouterr().out
+
+
+def test_the_names_of_others_are_shown_and_are_no_markup(reports, capsys):
+    found = reports["awkward"]
+    printed = printed_by_rich(found, capsys, width=300)
+    assert "<script>alert('x')</script>" in printed
+    assert all(f"{row.score:.4f}" in printed for row in found.rows)
+    cell = found._repr_html_()  # in a notebook
+    assert html.escape("<script>alert('x')</script>") in cell
+    assert "<script>" not in cell
+    assert cell.count("<tr>") == 1 + len(found.rows)
+    page = re.sub(r"<script.*?</script>", "", page_of(found), flags=re.DOTALL)
+    for name, value in AWKWARD.items():
+        assert html.escape(name).replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in page
+        assert str(value) in html.unescape(page)
+    assert "<b>bold" not in page
+    assert "<script>alert" not in page_of(found)
 
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("name", ["maximized", "wide"])
 def test_a_terminal_shows_the_columns_that_it_has_room_for(name, width, reports, capsys):
-    rich_console = pytest.importorskip("rich.console")
     found = reports[name]
-    rich_console.Console(width=width, force_terminal=True, no_color=True).print(found)
-    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    options = {"width": width, "force_terminal": True, "no_color": True}
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", printed_by_rich(found, capsys, **options))
     rows = [line for line in printed.splitlines() if line.startswith("│")]
     assert len(rows) == len(found.rows)  # none takes two lines
     assert max(map(len, printed.splitlines())) <= width
     (titles,) = [line for line in printed.splitlines() if line.startswith("┃")]
     shown = [title.strip() for title in titles.strip("┃").split("┃")]
     assert shown[:2] == ["trial", "val_accuracy"]
-    told = (
-        " ".join(printed[printed.index("Not shown: ") :].split()) if "Not shown" in printed else ""
-    )
+    told = " ".join(printed.partition("Not shown: ")[2].split())
     everything = [column.title for column in tables.columns(found.search)]
     assert {*shown, *(title for title in everything if title in told)} == {*everything}
-
-
-def test_a_notebook_shows_a_table(reports):
-    page = reports["awkward"]._repr_html_()
-    assert html.escape("<script>alert('x')</script>") in page
-    assert "<script>" not in page
-    assert page.count("<tr>") == 1 + len(reports["awkward"].rows)
 
 
 def test_several_objectives_have_a_front_each(tmp_path):
     optuna = pytest.importorskip("optuna")
     study = optuna.create_study(directions=["maximize", "minimize"], study_name="two")
     study.set_metric_names(["val_accuracy", "val_loss"])
-    study.optimize(lambda t: (t.suggest_float("x", 0, 1), t.params["x"] ** 2), n_trials=5)
+    points = [(0.5, 9.0), (0.7, 8.0), (0.6, 3.0), (0.4, 4.0)]
+    for x in range(4):
+        study.enqueue_trial({"x": x / 10})
+    study.optimize(lambda t: points[round(10 * t.suggest_float("x", 0, 1))], n_trials=4)
     found = tuner.report(study, tmp_path)
+    assert (found.search.objective, found.search.others) == ("val_accuracy", {"val_loss": "min"})
     against = {"val_accuracy_against_val_loss", "val_accuracy_against_time"}
     assert set(chart_titles(found)) == {HISTORY, *against} | IMPORTANCE
     numbers = {trial.number for trial in found.pareto_front("val_loss")}
-    assert numbers == {trial.number for trial in study.best_trials}
-    assert {row.number for row in found.rows} == set(range(5))
+    assert numbers == {trial.number for trial in study.best_trials} == {1, 2}
+    assert {row.number for row in found.rows} == set(range(4))
 
 
 @pytest.mark.slow
@@ -311,16 +310,22 @@ class TestImportance:
         assert math.isclose(sum(shares.values()), 1)
         assert shares == importance(search)
 
-    def test_a_value_that_is_absent_can_matter(self):
-        values = [{"x": n % 3, **({"y": 1} if n % 2 else {})} for n in range(20)]
+    @pytest.mark.parametrize(
+        ("values", "most"),
+        [
+            # One that is absent can matter; epochs of Hyperband are apart.
+            ([{"x": n % 3, **({"y": 1} if n % 2 else {})} for n in range(20)], "y"),
+            (
+                [{"x": n % 3, "tuner/epochs": 2 + 4 * (n % 2)} for n in range(20)],
+                "epochs (Hyperband)",
+            ),
+        ],
+    )
+    def test_is_a_share_of_each_that_varies(self, values, most):
         shares = importance(records(values, [n % 2 for n in range(20)]))
-        assert shares["y"] > 0.9
-
-    def test_epochs_of_hyperband_are_apart(self):
-        values = [{"x": n % 3, "tuner/epochs": 2 + 4 * (n % 2)} for n in range(20)]
-        shares = importance(records(values, [n % 2 for n in range(20)]))
-        assert next(iter(shares)) == "epochs (Hyperband)"
-        assert shares.keys() == {"epochs (Hyperband)", "x"}
+        assert shares.keys() == {"x", most}
+        assert next(iter(shares)) == most
+        assert shares[most] > 0.9
 
     @pytest.mark.parametrize(
         ("values", "scores"),
@@ -333,23 +338,6 @@ class TestImportance:
     )
     def test_says_nothing_of_too_little(self, values, scores):
         assert importance(records(values, scores)) == {}
-
-
-@pytest.mark.parametrize("name", PROJECTS)
-def test_the_page_refers_to_nothing_outside(name, reports):
-    page = re.sub(r"<script.*?</script>", "", page_of(reports[name]), flags=re.DOTALL)
-    assert not re.search(r"(src|href)\s*=\s*(?![\"']?data:)", page)
-    assert "@import" not in page
-    assert "url(" not in page
-
-
-def test_the_page_escapes_the_names_of_others(reports):
-    page = re.sub(r"<script.*?</script>", "", page_of(reports["awkward"]), flags=re.DOTALL)
-    for name, value in AWKWARD.items():
-        assert html.escape(name).replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in page
-        assert str(value) in html.unescape(page)
-    assert "<b>bold" not in page
-    assert "<script>alert" not in page_of(reports["awkward"])
 
 
 @pytest.fixture(scope="module")

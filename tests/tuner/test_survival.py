@@ -10,17 +10,17 @@ import signal
 import time
 
 import keras_tuner
-import numpy as np
 import pytest
 
-from keras_resblocks import json_files, tuner
+from keras_resblocks import tuner
 
-KILLS = {"random": 20, "grid": 8, "bayesian": 8, "hyperband": 8}
+# By tuner: how often it is killed, its arguments, and what makes a search so long that it is not
+# over before it was killed that often; a Bayesian one takes its time.
 KINDS = {
-    "random": (tuner.RandomSearch, {"max_trials": 24}),
-    "grid": (tuner.GridSearch, {"max_trials": 24}),
-    "bayesian": (tuner.BayesianOptimization, {"max_trials": 24, "num_initial_points": 4}),
-    "hyperband": (tuner.Hyperband, {"max_epochs": 8, "factor": 2}),
+    "RandomSearch": (20, {"max_trials": 24}, {"max_trials": 100}),
+    "GridSearch": (8, {"max_trials": 24}, {"max_trials": 100}),
+    "BayesianOptimization": (8, {"max_trials": 24, "num_initial_points": 4}, {}),
+    "Hyperband": (8, {"max_epochs": 8, "factor": 2}, {"max_epochs": 16}),
 }
 
 
@@ -33,30 +33,22 @@ class NoModel:
         values = trial.hyperparameters.values
         return values["x"] + values["y"] / 100 + values.get("tuner/epochs", 0) / 1000
 
-    def _run_and_update_trial(self, trial, *args, **kwargs):
-        super()._run_and_update_trial(trial, *args, **kwargs)
+    def on_trial_end(self, trial):
         self.note("ended", trial)  # the oracle has the score, on disk
+        super().on_trial_end(trial)
 
     def note(self, event, trial):
-        os.makedirs(self.directory, exist_ok=True)
         with open(os.path.join(self.directory, "events.txt"), "a") as file:
             file.write(f"{event} {trial.trial_id}\n")
 
 
 def engine_of(kind, directory, **options):
-    tuner_class, arguments = KINDS[kind]
     hp = keras_tuner.HyperParameters()
     for name in ("x", "y"):
         hp.Choice(name, list(range(30)))
-    quick_class = type(f"Quick{tuner_class.__name__}", (NoModel, tuner_class), {})
-    return quick_class(
-        objective=keras_tuner.Objective("score", "max"),
-        hyperparameters=hp,
-        seed=1,
-        directory=directory,
-        project_name=kind,
-        **{**arguments, **options},
-    )
+    options = {**KINDS[kind][1], "seed": 1, "directory": directory, "project_name": "p", **options}
+    options |= {"objective": keras_tuner.Objective("score", "max"), "hyperparameters": hp}
+    return type(f"Quick{kind}", (NoModel, getattr(tuner, kind)), {})(**options)
 
 
 def search(kind, directory, **options):
@@ -72,9 +64,8 @@ def run_search(kind, directory, options):  # in a process of its own
 def events(directory):
     """How often each trial was begun, and ended."""
     path = pathlib.Path(directory) / "events.txt"
-    lines = path.read_text().splitlines() if path.exists() else []
     counted = {"begun": collections.Counter(), "ended": collections.Counter()}
-    for line in lines:
+    for line in path.read_text().splitlines() if path.exists() else ():
         event, trial_id = line.split()
         counted[event][trial_id] += 1
     return counted
@@ -84,28 +75,20 @@ def scores(engine):
     return {key: trial.score for key, trial in engine.oracle.trials.items()}
 
 
-# So long that no search is over before it was killed that often; a Bayesian one takes its time.
-LONG = {
-    "random": {"max_trials": 100},
-    "grid": {"max_trials": 100},
-    "bayesian": {},
-    "hyperband": {"max_epochs": 16},
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_search_killed_at_random_moments_loses_and_repeats_nothing(kind, tmp_path):
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["keras_resblocks.tuner", "sklearn.gaussian_process"])
-    expected = search(kind, tmp_path / "whole", **LONG[kind])
-
-    rng = random.Random(0)
-    killed = tmp_path / "killed"
+    times, _, long = KINDS[kind]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
     killed.mkdir()
-    for _ in range(KILLS[kind]):
+    expected = search(kind, whole, **long)
+    rng = random.Random(0)
+    for _ in range(times):
         begun = sum(events(killed)["begun"].values())
-        process = processes.Process(target=run_search, args=(kind, killed, LONG[kind]))
+        process = processes.Process(target=run_search, args=(kind, killed, long))
         process.start()
         while process.is_alive() and sum(events(killed)["begun"].values()) == begun:
             time.sleep(0.001)
@@ -113,8 +96,7 @@ def test_a_search_killed_at_random_moments_loses_and_repeats_nothing(kind, tmp_p
         assert process.is_alive()  # else the search was over too soon for this test
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-    engine = search(kind, killed, **LONG[kind])
-
+    engine = search(kind, killed, **long)
     assert scores(engine) == scores(expected)
     assert all(trial.status == "COMPLETED" for trial in engine.oracle.trials.values())
     assert max(events(killed)["ended"].values()) == 1
@@ -125,38 +107,37 @@ def test_a_search_killed_at_random_moments_loses_and_repeats_nothing(kind, tmp_p
 def test_a_search_with_a_file_of_kerastuner_still_to_be_written_goes_on(kind, tmp_path):
     """KerasTuner looks for this one, and writes it when the first trial has ended."""
     shorter, longer = {"max_trials": 2}, {"max_trials": 3}
-    if kind == "hyperband":
+    if kind == "Hyperband":
         shorter = longer = {"max_epochs": 2}
     before = scores(search(kind, tmp_path, **shorter))
-    (tmp_path / kind / "tuner0.json").unlink()
+    (tmp_path / "p" / "tuner0.json").unlink()
     (tmp_path / "events.txt").unlink()
     assert before.items() <= scores(search(kind, tmp_path, **longer)).items()
     assert not before.keys() & events(tmp_path)["begun"].keys()
 
 
-@pytest.mark.parametrize("name", ["oracle.json", "trial_0/trial.json"])
-def test_damaged_state_is_an_error_that_says_what_to_do(name, tmp_path):
-    search("random", tmp_path, max_trials=3)
-    (tmp_path / "random" / name).write_text("{")
-    with pytest.raises(ValueError, match=r"damaged.*overwrite=True"):
-        engine_of("random", tmp_path, max_trials=3)
-    engine_of("random", tmp_path, max_trials=3, overwrite=True)
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("oracle.json", "{", r"damaged.*overwrite=True"),
+        ("trial_0/trial.json", "{", r"damaged.*overwrite=True"),
+        ("oracle.json", None, r"oracle\.json"),
+    ],
+)
+def test_damaged_or_lost_state_is_an_error_that_says_what_to_do(name, content, message, tmp_path):
+    search("RandomSearch", tmp_path, max_trials=3)
+    path = tmp_path / "p" / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        engine_of("RandomSearch", tmp_path, max_trials=3)
+    engine_of("RandomSearch", tmp_path, max_trials=3, overwrite=True)
 
 
-def test_trials_without_the_state_of_their_search_are_not_begun_again(tmp_path):
-    search("random", tmp_path, max_trials=2)
-    (tmp_path / "random" / "oracle.json").unlink()
-    with pytest.raises(ValueError, match=r"oracle\.json"):
-        engine_of("random", tmp_path, max_trials=2)
-
-
-def test_writing_replaces_the_file_as_a_whole(tmp_path):
-    path = tmp_path / "state.json"
-    json_files.write(path, {"a": 1})
-    cycle = []
-    cycle.append(cycle)
+def test_writing_replaces_a_file_as_a_whole(tmp_path):
+    engine = search("RandomSearch", tmp_path, max_trials=2)
+    path = tmp_path / "p" / "oracle.json"
+    before = json.loads(path.read_text())
+    engine.oracle.end_order.append(engine.oracle.end_order)
     with pytest.raises(ValueError, match="Circular"):
-        json_files.write(path, cycle)
-    assert json.loads(path.read_text()) == {"a": 1}
-    json_files.write(path, {"b": np.ones(2)})
-    assert json_files.read(path) == {"b": [1.0, 1.0]}
+        engine.oracle.save()
+    assert json.loads(path.read_text()) == before

@@ -1,9 +1,9 @@
 """What a network is searched for: its last activation, loss, metrics and objective."""
 
 import keras
-import keras_tuner
 import numpy as np
 import pytest
+from searches import parameters
 
 from keras_resblocks import tuner
 
@@ -14,43 +14,42 @@ rng = np.random.default_rng(0)
 Y = np.arange(COUNT) % 3
 X = (rng.normal(size=(COUNT, *SHAPE)) + Y.reshape(-1, 1, 1, 1)).astype("float32")
 
-# By name: outputs, labels, options, and what is expected: activation, loss and objective.
+# The activation, the loss and the objective.
+SOFTMAX = ("softmax", "crossentropy", "val_accuracy")
+SIGMOID = ("sigmoid", "binary_crossentropy", "val_accuracy")
+LINEAR = ("linear", "mean_squared_error", "val_rmse")
+BINARY, REGRESSION = {"task": "binary"}, {"task": "regression"}
+ONE_HOT = np.eye(3)[Y]
+SMOOTHED = {"label_smoothings": 0.1}
+
+# By name: outputs, labels, options, and what is expected.
 TASKS = {
-    "classes": (3, Y, {}, ("softmax", "crossentropy", "val_accuracy")),
-    "one-hot labels": (3, np.eye(3)[Y], {}, ("softmax", "crossentropy", "val_accuracy")),
-    "a column of classes": (3, Y[:, None], {}, ("softmax", "crossentropy", "val_accuracy")),
-    "binary": (1, Y % 2, {"task": "binary"}, ("sigmoid", "binary_crossentropy", "val_accuracy")),
-    "multilabel": (
-        *(3, np.maximum(np.eye(3)[Y], np.eye(3)[Y % 2]), {"task": "multilabel"}),
-        ("sigmoid", "binary_crossentropy", "val_auc"),
-    ),
-    "regression": (
-        *(1, Y.astype("float32"), {"task": "regression"}),
-        ("linear", "mean_squared_error", "val_rmse"),
-    ),
-    "regression of several numbers": (
-        *(2, X[:, 0, :2, 0], {"task": "regression"}),
-        ("linear", "mean_squared_error", "val_rmse"),
-    ),
+    "classes": (3, Y, {}, SOFTMAX),
+    "one-hot labels": (3, ONE_HOT, {}, SOFTMAX),
+    "a column of classes": (3, Y[:, None], {}, SOFTMAX),
     "smoothed one-hot labels": (
-        *(3, np.eye(3)[Y], {"label_smoothings": 0.1}),
+        *(3, ONE_HOT, SMOOTHED),
         ("softmax", "SmoothedSparseCategoricalCrossentropy", "val_accuracy"),
     ),
+    "binary": (1, Y % 2, BINARY, SIGMOID),
     "smoothed binary": (
-        *(1, Y % 2, {"task": "binary", "label_smoothings": 0.1}),
+        *(1, Y % 2, {**BINARY, **SMOOTHED}),
         ("sigmoid", "BinaryCrossentropy", "val_accuracy"),
     ),
     "a loss and metrics": (
-        *(1, Y % 2, {"task": "binary", "loss": "hinge", "metrics": ["mse"]}),
+        *(1, Y % 2, {**BINARY, "loss": "hinge", "metrics": ["mse"]}),
         ("sigmoid", "hinge", "val_accuracy"),
     ),
-    "an activation": (
-        *(1, Y, {"task": "regression", "classifier_activation": "relu"}),
-        ("relu", "mean_squared_error", "val_rmse"),
+    "mixed precision": (1, Y % 2, {**BINARY, "dtype": "mixed_bfloat16"}, SIGMOID),
+    "multilabel": (
+        *(3, np.maximum(ONE_HOT, np.eye(3)[Y % 2]), {"task": "multilabel"}),
+        ("sigmoid", "binary_crossentropy", "val_auc"),
     ),
-    "mixed precision": (
-        *(1, Y % 2, {"task": "binary", "dtype": "mixed_bfloat16"}),
-        ("sigmoid", "binary_crossentropy", "val_accuracy"),
+    "regression": (1, Y.astype("float32"), REGRESSION, LINEAR),
+    "regression of several numbers": (2, X[:, 0, :2, 0], REGRESSION, LINEAR),
+    "an activation": (
+        *(1, Y, {**REGRESSION, "classifier_activation": "relu"}),
+        ("relu", "mean_squared_error", "val_rmse"),
     ),
 }
 
@@ -59,7 +58,7 @@ TASKS = {
 def test_a_task_chooses_what_a_network_ends_with(name):
     outputs, labels, options, (activation, loss, objective) = TASKS[name]
     hypermodel = tuner.ResNetHyperModel(SHAPE, outputs, **TINY, **options)
-    hp = keras_tuner.HyperParameters()
+    hp = parameters()
     model = hypermodel.build(hp)
     assert model.layers[-1].activation.__name__ == activation
     assert keras.dtype_policies.get(model.layers[-1].compute_dtype).name == "float32"
@@ -77,7 +76,7 @@ def test_a_task_chooses_what_a_network_ends_with(name):
 
 def test_two_models_share_no_metric():
     hypermodel = tuner.ResNetHyperModel(SHAPE, 1, task="binary", metrics=[keras.metrics.AUC()])
-    models = [hypermodel.build(keras_tuner.HyperParameters()) for _ in range(2)]
+    models = [hypermodel.build(parameters()) for _ in range(2)]
     variables = [{id(v) for v in model.metrics_variables} for model in models]
     assert not variables[0] & variables[1]
 
@@ -85,8 +84,8 @@ def test_two_models_share_no_metric():
 @pytest.mark.parametrize("shape", [(None, 3), (None, None, 1), (None, 16, 2, 1)])
 def test_an_open_size_has_a_budget_of_parameters_alone(shape):
     hypermodel = tuner.ResNetHyperModel(shape, 2, max_params=10_000, **TINY)
-    model = hypermodel.build(keras_tuner.HyperParameters())
-    assert model.count_params() == hypermodel.cost(keras_tuner.HyperParameters()).params
+    model = hypermodel.build(parameters())
+    assert model.count_params() == hypermodel.cost(parameters()).params
     for name in ("max_macs", "max_activation_memory"):
         with pytest.raises(ValueError, match=rf"`max_macs`.*open size.*{name}=1000"):
             tuner.ResNetHyperModel(shape, 2, **{name: 1000}, **TINY)
@@ -120,6 +119,6 @@ class Batches(keras.utils.PyDataset):
 @pytest.mark.parametrize("make", [Batches, lambda: iter([(X, Y)])], ids=["PyDataset", "iterator"])
 def test_batch_sizes_are_for_arrays_alone(make, batch_sizes):
     hypermodel = tuner.ResNetHyperModel(SHAPE, 3, **TINY, batch_sizes=batch_sizes)
-    hp = keras_tuner.HyperParameters()
+    hp = parameters()
     with pytest.raises(ValueError, match=r"`batch_sizes`.*batched already.*Received"):
         hypermodel.fit(hp, hypermodel.build(hp), make(), epochs=1)

@@ -1,21 +1,19 @@
-"""What a tuner makes of its trials: taken up, cleaned up, written down."""
+"""What a tuner makes of its trials: how they go on, what they are seeded by, what is refused."""
 
-import io
+import functools
 import json
 import pathlib
-import re
+import random
 
 import keras
 import keras_tuner
 import numpy as np
 import pytest
-import rich.console
-from helpers import free_port, run_python, run_together
+from helpers import free_port, run_python, run_together, to_numpy
+from searches import DATA, SHAPE, Epochs, classifier, interrupted, parameters, trials_of
 
 from keras_resblocks import tuner
-from keras_resblocks.tuner import progress
 
-EPOCHS = 5
 SPACE = {"depths": (1, 2), "widths": 2, "stages": 1, "activations": "relu", "regularizers": 0.0}
 SPACE["blocks"] = "residual"
 
@@ -25,40 +23,21 @@ class Quick(keras_tuner.HyperModel):
 
     def build(self, hp):
         units, rate = hp.Choice("units", [2, 3, 4]), hp.Choice("rate", [1e-2, 1e-3])
-        layers = [keras.layers.Flatten(), keras.layers.Dense(units, "relu")]
-        model = keras.Sequential(
-            [keras.Input((8, 8, 1)), *layers, keras.layers.Dense(3, "softmax")]
-        )
-        loss = "sparse_categorical_crossentropy"
-        model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], run_eagerly=True)
-        return model
-
-
-def images(count=24):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(count, 8, 8, 1)).astype("float32")
-    y = np.arange(count) % 3
-    x[:, 0, 0, 0] = 3 * y  # something to learn
-    return x, y
+        block = keras.layers.Dense(units, "relu")
+        return classifier(block, optimizer=keras.optimizers.Adam(rate), run_eagerly=True)
 
 
 def engine_of(directory, hypermodel=None, tuner_class=tuner.RandomSearch, **options):
     if tuner_class is tuner.RandomSearch:
-        options = {"max_trials": 2, **options}
+        options = {"max_trials": 1, **options}
     options = {"objective": "val_accuracy", "seed": 1, "project_name": "p", **options}
-    hypermodel = hypermodel or Quick()
-    return tuner_class(hypermodel, directory=directory, **options)
+    return tuner_class(hypermodel or Quick(), directory=directory, **options)
 
 
-def search(engine, epochs=EPOCHS, **options):
-    x, y = images()
-    options = {"validation_data": (x, y), "batch_size": 12, "shuffle": False, **options}
-    engine.search(x, y, epochs=epochs, verbose=0, **options)
+def search(directory, hypermodel=None, epochs=5, fit=DATA, callbacks=(), **options):
+    engine = engine_of(directory, hypermodel, **options)
+    engine.search(**fit, epochs=epochs, callbacks=[*callbacks], shuffle=False, verbose=0)
     return engine
-
-
-def trials_of(engine):
-    return [engine.oracle.trials[trial_id] for trial_id in engine.oracle.start_order]
 
 
 def record_of(engine, trial):
@@ -66,122 +45,51 @@ def record_of(engine, trial):
     return json.loads(path.read_text())
 
 
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C at the end of some epoch of all, and a count of the epochs begun."""
-
-    def __init__(self, after=None):
-        super().__init__()
-        self.after = after
-        self.begun = []
-
-    def __deepcopy__(self, memo):
-        return self
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.after is not None and len(self.begun) == self.after:
-            raise KeyboardInterrupt
-        self.begun.append(epoch)
+# How a trial goes on
 
 
-class TestInterruption:
-    def test_a_trial_goes_on_after_its_last_epoch(self, tmp_path):
-        whole = search(engine_of(tmp_path / "whole", max_trials=1))
-        with pytest.raises(KeyboardInterrupt):
-            search(engine_of(tmp_path, max_trials=1), callbacks=[Interrupt(EPOCHS - 2)])
-        rest = Interrupt()
-        engine = search(engine_of(tmp_path, max_trials=1), callbacks=[rest])
-        assert rest.begun == [EPOCHS - 2, EPOCHS - 1]
-        (trial,), (expected,) = trials_of(engine), trials_of(whole)
-        assert trial.status == "COMPLETED"
-        history, whole_history = (
-            record_of(e, t)["history"] for e, t in ((engine, trial), (whole, expected))
-        )
-        assert history.keys() == whole_history.keys()
-        for name, values in history.items():
-            np.testing.assert_allclose(values, whole_history[name], rtol=1e-3, atol=1e-3)
-        assert trial.score == pytest.approx(expected.score, abs=1e-6)
-        assert trial.best_step == expected.best_step
-        for mine, its in zip(
-            engine.get_best_models()[0].get_weights(), whole.get_best_models()[0].get_weights()
-        ):
-            np.testing.assert_allclose(mine, its, rtol=1e-3, atol=1e-4)
-        assert not [*tmp_path.rglob("backup")]
+def test_a_trial_goes_on_after_its_last_epoch(tmp_path):
+    whole = search(tmp_path / "whole")
+    engine, begun = interrupted(functools.partial(search, tmp_path), 3)
+    assert begun == [3, 4]
+    (trial,), (expected,) = trials_of(engine), trials_of(whole)
+    assert trial.status == "COMPLETED"
+    history, whole_history = (
+        record_of(engine, trial)["history"],
+        record_of(whole, expected)["history"],
+    )
+    assert history.keys() == whole_history.keys()
+    for name, values in history.items():
+        np.testing.assert_allclose(values, whole_history[name], rtol=1e-3, atol=1e-3)
+    assert trial.score == pytest.approx(expected.score, abs=1e-6)
+    assert trial.best_step == expected.best_step
+    for mine, its in zip(*(one.get_best_models()[0].get_weights() for one in (engine, whole))):
+        np.testing.assert_allclose(mine, its, rtol=1e-3, atol=1e-4)
+    assert not [*tmp_path.rglob("backup")]
 
-    def test_a_trial_whose_process_was_killed_goes_on(self, tmp_path):
-        code = f"""
-            import os, sys
-            sys.path[:0] = {[str(path) for path in pathlib.Path(__file__).parents[:2]]!r}
-            import keras
-            from test_trials import engine_of, search
 
-            class Kill(keras.callbacks.Callback):
-                def on_epoch_begin(self, epoch, logs=None):
-                    if epoch == 3:
-                        os._exit(0)
+IMPORT = f"""
+    import sys
+    sys.path[:0] = {[str(path) for path in pathlib.Path(__file__).parents[:2]]!r}
+    from test_trials import *
+"""
 
-            search(engine_of({str(tmp_path)!r}), callbacks=[Kill()])
-        """
-        run_python(code)
-        rest = Interrupt()
-        search(engine_of(tmp_path), callbacks=[rest])
-        assert rest.begun == [3, 4, 0, 1, 2, 3, 4]
 
-    @pytest.mark.parametrize("scores", [[3, 1, 2], [1, 3, 2], [1, 2, 3]])
-    def test_the_best_epoch_may_be_one_from_before(self, scores, tmp_path):
-        script = Scripted(scores)
-        with pytest.raises(KeyboardInterrupt):
-            search(engine_of(tmp_path, max_trials=1), 3, callbacks=[script, Interrupt(2)])
-        engine = search(engine_of(tmp_path, max_trials=1), 3, callbacks=[script])
-        assert trials_of(engine)[0].score == 3
-        for mine, its in zip(
-            engine.get_best_models()[0].get_weights(), script.weights[int(np.argmax(scores))]
-        ):
-            np.testing.assert_array_equal(mine, its)
+def test_a_trial_whose_process_was_killed_goes_on(tmp_path):
+    code = f"""{IMPORT}
+    import os
 
-    def test_a_trial_that_was_scored_is_not_trained_again(self, tmp_path):
-        class Stop(tuner.RandomSearch):
-            def on_trial_end(self, trial):
-                raise KeyboardInterrupt
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                os._exit(0)
 
-        with pytest.raises(KeyboardInterrupt):
-            search(engine_of(tmp_path, tuner_class=Stop, max_trials=1))
-        rest = Interrupt()
-        engine = search(engine_of(tmp_path, max_trials=1), callbacks=[rest])
-        assert rest.begun == []
-        assert trials_of(engine)[0].score is not None
-
-    @pytest.mark.parametrize("lost", ["training.json", "checkpoint.weights.h5"])
-    def test_a_trial_with_a_damaged_backup_starts_over(self, lost, tmp_path):
-        with pytest.raises(KeyboardInterrupt):
-            search(engine_of(tmp_path, max_trials=1), callbacks=[Interrupt(2)])
-        (path,) = tmp_path.rglob(lost)
-        path.write_bytes(path.read_bytes()[:100])
-        rest = Interrupt()
-        search(engine_of(tmp_path, max_trials=1), callbacks=[rest])
-        assert rest.begun == list(range(EPOCHS))
-
-    @pytest.mark.parametrize("name", ["phases", "stop", "executions", "fit"])
-    def test_a_trial_that_cannot_go_on_starts_over(self, name, tmp_path):
-        class Phases(Quick):
-            def fit(self, hp, model, *args, **kwargs):
-                super().fit(hp, model, *args, **{**kwargs, "epochs": 1})
-                return super().fit(hp, model, *args, **kwargs)
-
-        class OwnFit(Quick):
-            def fit(self, hp, model, *args, **kwargs):
-                return super().fit(hp, model, *args, **kwargs)
-
-        classes = {"phases": Phases, "fit": OwnFit}
-        hypermodel = classes.get(name, Quick)()
-        options = {"max_trials": 1, "executions_per_trial": 2 if name == "executions" else 1}
-        stop = [keras.callbacks.EarlyStopping(patience=9)] if name == "stop" else []
-        with pytest.raises(KeyboardInterrupt):
-            search(engine_of(tmp_path, hypermodel, **options), 3, callbacks=[*stop, Interrupt(2)])
-        rest = Interrupt()
-        engine = search(engine_of(tmp_path, hypermodel, **options), 3, callbacks=[*stop, rest])
-        whole = {"phases": [0, 0, 1, 2], "executions": [0, 1, 2, 0, 1, 2]}
-        assert rest.begun == whole.get(name, [0, 1, 2])
-        assert trials_of(engine)[0].status == "COMPLETED"
+    search({str(tmp_path)!r}, max_trials=2, callbacks=[Kill()])
+    """
+    run_python(code)
+    rest = Epochs()
+    search(tmp_path, max_trials=2, callbacks=[rest])
+    assert rest.begun == [3, 4, 0, 1, 2, 3, 4]
 
 
 class Scripted(keras.callbacks.Callback):
@@ -200,124 +108,176 @@ class Scripted(keras.callbacks.Callback):
         self.weights.append(self.model.get_weights())
 
 
+@pytest.mark.parametrize("after", [None, 2])
 @pytest.mark.parametrize("scores", [[3, 1, 2], [1, 3, 2], [1, 2, 3], [float("nan"), 1, 0]])
-def test_the_checkpoint_is_of_the_best_epoch(scores, tmp_path):
+def test_the_checkpoint_is_of_the_best_epoch_also_of_one_before_an_interruption(
+    scores, after, tmp_path
+):
     script = Scripted(scores)
-    engine = search(engine_of(tmp_path, max_trials=1), 3, callbacks=[script])
+    run = functools.partial(search, tmp_path, epochs=3)
+    if after is None:
+        engine = run(callbacks=[script])
+    else:
+        engine, _ = interrupted(run, after, [script])
+    if not np.isnan(scores).any():  # of which KerasTuner makes a score that is none
+        assert trials_of(engine)[0].score == 3
     best = engine.get_best_models()[0].get_weights()
     for mine, its in zip(best, script.weights[int(np.nanargmax(scores))]):
         np.testing.assert_array_equal(mine, its)
 
 
-class TestHyperband:
-    def test_a_schedule_goes_on_from_round_to_round(self, tmp_path):
-        fixed = {**SPACE, "depths": 1, "learning_rates": 0.01, "schedules": "cosine"}
-        hypermodel = tuner.ResNetHyperModel((8, 8, 1), 3, **fixed, optimizers=("adam", "sgd"))
-        engine = engine_of(tmp_path, hypermodel, tuner.Hyperband, max_epochs=2, factor=2)
-        search(engine, callbacks=[rates := Rates()])
-        assert any(trial.hyperparameters.values["tuner/round"] for trial in trials_of(engine))
-        for trial, seen in zip(trials_of(engine), rates.seen):
-            values = trial.hyperparameters.values
-            epochs = range(values["tuner/initial_epoch"], values["tuner/epochs"])
-            expected = [0.005 * (1 + np.cos(np.pi * epoch / 2)) for epoch in epochs]
-            assert seen == pytest.approx(expected, rel=1e-4)
+def test_a_trial_that_was_scored_is_not_trained_again(tmp_path):
+    class Stop(tuner.RandomSearch):
+        def on_trial_end(self, trial):
+            raise KeyboardInterrupt
 
-    def test_a_killed_search_keeps_what_later_rounds_begin_with(self, tmp_path):
-        options = dict(tuner_class=tuner.Hyperband, max_epochs=2, factor=2, keep_checkpoints=1)
-        with pytest.raises(KeyboardInterrupt):
-            search(engine_of(tmp_path, **options), callbacks=[Interrupt(3)])
-        engine = search(engine_of(tmp_path, **options))
-        assert {trial.status for trial in trials_of(engine)} == {"COMPLETED"}
-        assert len(trials_of(engine)) == engine.oracle.total_trials()
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, tuner_class=Stop, max_trials=1)
+    rest = Epochs()
+    engine = search(tmp_path, callbacks=[rest])
+    assert rest.begun == []
+    assert trials_of(engine)[0].score is not None
 
 
-class Rates(keras.callbacks.Callback):
-    """Notes the learning rate of each epoch, a list for each trial."""
+@pytest.mark.parametrize("lost", ["training.json", "checkpoint.weights.h5"])
+def test_a_trial_with_a_damaged_backup_starts_over(lost, tmp_path):
+    def damaged(callbacks):
+        for path in tmp_path.rglob(lost):
+            path.write_bytes(path.read_bytes()[:100])
+        return search(tmp_path, epochs=3, callbacks=callbacks)
 
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __deepcopy__(self, memo):
-        return self
-
-    def on_train_begin(self, logs=None):
-        self.seen.append([])
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seen[-1].append(float(self.model.optimizer.learning_rate))
+    assert interrupted(damaged, 2)[1] == [0, 1, 2]
 
 
-def test_only_the_best_checkpoints_are_kept(tmp_path):
-    engine = search(engine_of(tmp_path, max_trials=5, keep_checkpoints=2), 1)
-    kept = {path.parent.name for path in tmp_path.rglob("checkpoint.weights.h5")}
-    assert kept == {f"trial_{trial.trial_id}" for trial in engine.oracle.get_best_trials(2)}
-    assert len(engine.get_best_models(2)) == 2
-    with pytest.raises(ValueError, match=r"`trial`.*best 2 trials.*Received"):
-        engine.get_best_models(3)
+class Phases(Quick):
+    def fit(self, hp, model, *args, **kwargs):
+        super().fit(hp, model, *args, **{**kwargs, "epochs": 1})
+        return super().fit(hp, model, *args, **kwargs)
+
+
+class OwnFit(Quick):
+    def fit(self, hp, model, *args, **kwargs):
+        return super().fit(hp, model, *args, **kwargs)
+
+
+STOP = keras.callbacks.EarlyStopping(patience=9)
+STARTING_OVER = {
+    "two phases": ({"hypermodel": Phases()}, (), [0, 0, 1, 2]),
+    "a fit of its own": ({"hypermodel": OwnFit()}, (), [0, 1, 2]),
+    "executions": ({"executions_per_trial": 2}, (), [0, 1, 2, 0, 1, 2]),
+    "a callback with a state": ({}, [STOP], [0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("name", STARTING_OVER)
+def test_a_trial_that_cannot_go_on_starts_over(name, tmp_path):
+    options, callbacks, expected = STARTING_OVER[name]
+    run = functools.partial(search, tmp_path, epochs=3, **options)
+    engine, begun = interrupted(run, 2, callbacks)
+    assert begun == expected
+    assert trials_of(engine)[0].status == "COMPLETED"
+
+
+HYPERBAND = {"tuner_class": tuner.Hyperband, "max_epochs": 2, "factor": 2}
+
+
+def test_a_schedule_goes_on_from_round_to_round_of_hyperband(tmp_path):
+    options = {**SPACE, "depths": 1, "learning_rates": 0.01, "schedules": "cosine"}
+    hypermodel = tuner.ResNetHyperModel(SHAPE, 3, **options, optimizers=("adam", "sgd"))
+    engine = search(tmp_path, hypermodel, **HYPERBAND)
+    assert any(trial.hyperparameters.values["tuner/round"] for trial in trials_of(engine))
+    for trial in trials_of(engine):
+        values = trial.hyperparameters.values
+        epochs = range(values["tuner/initial_epoch"], values["tuner/epochs"])
+        expected = [0.005 * (1 + np.cos(np.pi * epoch / 2)) for epoch in epochs]
+        seen = record_of(engine, trial)["history"]["learning_rate"]
+        assert seen == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_killed_search_keeps_what_later_rounds_of_hyperband_begin_with(tmp_path):
+    run = functools.partial(search, tmp_path, keep_checkpoints=1, **HYPERBAND)
+    engine, _ = interrupted(run, 3)
+    assert [trial.status for trial in trials_of(engine)] == ["COMPLETED"] * 5
 
 
 def test_all_checkpoints_may_be_kept(tmp_path):
-    search(engine_of(tmp_path, keep_checkpoints=None), 1)
+    search(tmp_path, epochs=1, max_trials=2, keep_checkpoints=None)
     assert len([*tmp_path.rglob("checkpoint.weights.h5")]) == 2
 
 
-class TestAnotherSpace:
-    def test_a_search_that_goes_on_with_another_space_says_so(self, tmp_path):
-        narrow, wide = (
-            tuner.ResNetHyperModel((8, 8, 1), 3, **{**SPACE, "depths": depths})
-            for depths in ((1, 2), (1, 2, 3))
-        )
-        engine_of(tmp_path, narrow).oracle.save()
-        changed = r"depth_1: Choice\(\[1, 2\]\) -> Choice\(\[1, 2, 3\]\)"
-        with pytest.warns(UserWarning, match=changed):
-            engine_of(tmp_path, wide)
-
-    def test_so_it_is_for_any_hypermodel(self, tmp_path):
-        def build(hp, values=(1, 2)):
-            hp.Choice("units", list(values))
-            model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
-            model.compile(loss="mse")
-            return model
-
-        engine_of(tmp_path, build).oracle.save()
-        with pytest.warns(UserWarning, match="units"):
-            engine_of(tmp_path, lambda hp: build(hp, (1, 2, 3)))
-
-    def test_the_same_space_is_no_news(self, tmp_path, recwarn):
-        engine_of(tmp_path).oracle.save()
-        engine_of(tmp_path)
-        assert not [w for w in recwarn if "space" in str(w.message)]
-
-    def test_a_value_that_the_space_does_not_know_is_an_error(self):
-        hp = keras_tuner.HyperParameters()
-        hp.values = {"activation": "gelu"}
-        hypermodel = tuner.ResNetHyperModel((8, 8, 1), 3, activations=("relu", "elu"))
-        with pytest.raises(ValueError, match=r"`activation`.*'relu', 'elu'.*'gelu'"):
-            hypermodel.build(hp)
+@pytest.mark.parametrize("options", [{"keep_checkpoints": 0}, {"keep_checkpoints": 1.5}])
+def test_a_bad_argument_is_an_error(options, tmp_path):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"`{name}`.*Received"):
+        engine_of(tmp_path, **options)
 
 
-def test_the_winner_is_retrained_from_scratch(tmp_path):
-    engine = search(engine_of(tmp_path))
-    x, y = images()
-    model = engine.retrain_best(x, y, epochs=3, batch_size=12, verbose=0)
-    assert len(model.history.epoch) == 3
-    assert int(model.optimizer.iterations) == 6
-    searched = engine.get_best_models()[0]
-    assert [w.shape for w in model.weights] == [w.shape for w in searched.weights]
+# A search that goes on in another space
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_same_seed_gives_the_same_trials_and_scores(seed, tmp_path):
+def ours(values):
+    return tuner.ResNetHyperModel(SHAPE, 3, **{**SPACE, "depths": values})
+
+
+def of_a_user(values):
+    def build(hp):
+        hp.Choice("depth_1", list(values))
+        return classifier()
+
+    return build
+
+
+@pytest.mark.parametrize("make", [ours, of_a_user])
+def test_a_search_that_goes_on_with_another_space_says_so(make, tmp_path, recwarn):
+    engine_of(tmp_path, make((1, 2))).oracle.save()
+    engine_of(tmp_path, make((1, 2)))
+    assert not [w for w in recwarn if "space" in str(w.message)]
+    with pytest.warns(UserWarning, match=r"depth_1: Choice\(\[1, 2\]\) -> Choice\(\[1, 2, 3\]\)"):
+        engine_of(tmp_path, make((1, 2, 3)))
+
+
+def test_a_value_that_the_space_does_not_know_is_an_error():
+    hypermodel = tuner.ResNetHyperModel(SHAPE, 3, activations=("relu", "elu"))
+    with pytest.raises(ValueError, match=r"`activation`.*'relu', 'elu'.*'gelu'"):
+        hypermodel.build(parameters(activation="gelu"))
+
+
+# Seeds
+
+
+class Drawing(Quick):
+    """Notes what training draws by chance."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def fit(self, hp, model, *args, **kwargs):
+        dropped = keras.layers.Dropout(0.5)(np.ones((1, 20), "float32"), training=True)
+        drawn = [random.random(), *np.random.rand(3)]
+        for tensor in (dropped, keras.random.normal((3,)), *model.weights):
+            drawn.extend(to_numpy(tensor).ravel())
+        if keras.backend.backend() == "torch":
+            import torch
+
+            drawn.extend(torch.rand(3).tolist())
+        self.drawn.append(drawn)
+        return super().fit(hp, model, *args, **{**kwargs, "shuffle": True})
+
+
+def test_the_same_seed_gives_the_same_trials_scores_and_draws(tmp_path):
     runs = []
-    for name, max_trials in (("first", 2), ("second", 12)):
+    for seed, max_trials in ((0, 2), (0, 12), (1, 2), (1, 12)):
         keras.utils.set_random_seed(len(runs))  # which is not what decides
-        engine = engine_of(tmp_path / name, seed=seed, max_trials=max_trials)
-        if max_trials == 12:
-            engine.oracle.max_trials = 2
-        search(engine, 1, shuffle=True)
-        runs.append([(t.hyperparameters.values, t.score) for t in trials_of(engine)])
+        options = {"seed": seed, "max_trials": max_trials, "directory": tmp_path / f"{len(runs)}"}
+        engine = tuner.RandomSearch(hypermodel := Drawing(), "val_accuracy", **options)
+        engine.oracle.max_trials = 2
+        engine.search(**DATA, epochs=1, verbose=0)
+        trials = [(t.hyperparameters.values, t.score) for t in trials_of(engine)]
+        runs.append((trials, hypermodel.drawn))
     assert runs[0] == runs[1]
+    assert runs[2] == runs[3]
+    assert runs[0][1] != runs[2][1]
 
 
 def test_what_a_promoted_trial_lacks_is_drawn_by_the_seed(tmp_path):
@@ -340,109 +300,53 @@ def test_what_a_promoted_trial_lacks_is_drawn_by_the_seed(tmp_path):
     assert rates[0] == rates[1] > 0
 
 
-def test_a_trial_is_written_down(tmp_path):
-    hypermodel = tuner.ResNetHyperModel((8, 8, 1), 3, **SPACE)
-    engine = search(engine_of(tmp_path, hypermodel, max_trials=1), 2)
-    (trial,) = trials_of(engine)
-    record = record_of(engine, trial)
-    cost = engine.hypermodel.cost(trial.hyperparameters)
-    assert record["cost"] == {
-        "params": cost.params,
-        "trainable_params": cost.trainable_params,
-        "macs": cost.macs,
-        "activation_memory": 4 * cost.activations,
-    }
-    assert {len(values) for values in record["history"].values()} == {2}
-    assert 0 < record["seconds"]["training"] < record["seconds"]["total"]
-    assert "stage1_block1" in record["summary"]
-    described = json.loads((tmp_path / "p" / "search.json").read_text())
-    assert described["objective"] == {"name": "val_accuracy", "direction": "max"}
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="of the others")
+def test_a_search_on_another_backend_does_not_import_tensorflow(tmp_path):
+    code = (
+        f"{IMPORT}    search({str(tmp_path)!r}, epochs=1)\n    print('tensorflow' in sys.modules)"
+    )
+    assert run_python(code).split() == ["False"]
 
 
-@pytest.mark.parametrize("options", [{"keep_checkpoints": 0}, {"keep_checkpoints": 1.5}])
-def test_a_bad_argument_is_an_error(options, tmp_path):
-    (name,) = options
-    with pytest.raises(ValueError, match=f"`{name}`.*Received"):
-        engine_of(tmp_path, **options)
+# Objectives
 
 
-class TestObjective:
-    def test_a_misspelt_one_is_an_error_after_the_first_epoch(self, tmp_path):
-        objective = keras_tuner.Objective("val_acuracy", "max")
-        with pytest.raises(ValueError, match=r"`objective`.*val_accuracy.*Received.*val_acuracy"):
-            search(engine_of(tmp_path, objective=objective), callbacks=[count := Interrupt()])
-        assert count.begun == [0]
+def test_a_misspelt_objective_is_an_error_after_the_first_epoch(tmp_path):
+    objective = keras_tuner.Objective("val_acuracy", "max")
+    with pytest.raises(ValueError, match=r"`objective`.*val_accuracy.*Received.*val_acuracy"):
+        search(tmp_path, objective=objective, callbacks=[epochs := Epochs()])
+    assert epochs.begun == [0]
 
-    def test_validation_data_that_is_missing_is_named(self, tmp_path):
-        with pytest.raises(ValueError, match="Validation data is missing"):
-            search(engine_of(tmp_path), validation_data=None)
 
-    def test_one_that_fit_computes_is_not_missed(self, tmp_path):
-        class Computed(Quick):
-            def fit(self, hp, model, *args, **kwargs):
-                super().fit(hp, model, *args, **kwargs)
-                return {"size": model.count_params()}
+def test_validation_data_that_is_missing_is_named(tmp_path):
+    with pytest.raises(ValueError, match="Validation data is missing"):
+        search(tmp_path, fit={**DATA, "validation_data": None})
 
-        objective = keras_tuner.Objective("size", "min")
-        engine = search(engine_of(tmp_path, Computed(), objective=objective), 1)
-        assert {trial.status for trial in trials_of(engine)} == {"COMPLETED"}
+
+def test_an_objective_that_fit_computes_is_not_missed(tmp_path):
+    class Computed(Quick):
+        def fit(self, hp, model, *args, **kwargs):
+            super().fit(hp, model, *args, **kwargs)
+            return {"size": model.count_params()}
+
+    engine = search(tmp_path, Computed(), 1, objective=keras_tuner.Objective("size", "min"))
+    assert trials_of(engine)[0].status == "COMPLETED"
+
+
+# Processes
 
 
 def test_a_chief_and_a_worker_search_as_kerastuners_do(tmp_path):
-    code = f"""
-        import sys
-        sys.path[:0] = {[str(path) for path in pathlib.Path(__file__).parents[:2]]!r}
-        from test_trials import engine_of, search
-
-        search(engine_of({str(tmp_path)!r}), 1)
-    """
     environment = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": free_port()}
     run_together(
-        code,
+        f"{IMPORT}    search({str(tmp_path)!r}, epochs=1, max_trials=2)",
         [{**environment, "KERASTUNER_TUNER_ID": name} for name in ("chief", "worker")],
     )
-    engine = engine_of(tmp_path)
-    assert [trial.status for trial in trials_of(engine)] == ["COMPLETED"] * 2
+    trials = trials_of(engine_of(tmp_path, max_trials=2))
+    assert [trial.status for trial in trials] == ["COMPLETED"] * 2
 
 
-class TestLiveProgress:
-    def test_a_terminal_shows_the_epoch(self, tmp_path, monkeypatch):
-        shown = io.StringIO()
-        console = rich.console.Console(file=shown, force_terminal=True, width=200)
-        monkeypatch.setattr(progress, "Console", lambda: console)
-        x, y = images()
-        engine = engine_of(tmp_path, max_trials=1)
-        engine.search(x, y, validation_data=(x, y), epochs=2)
-        for text in ("trial 0 | begins", r"epoch 1 of 2 | val_accuracy \d", "epoch 2 of 2"):
-            assert re.search(text.replace("|", r"\|"), shown.getvalue())
-        (values,) = [trial.hyperparameters.values.items() for trial in trials_of(engine)]
-        assert ", ".join(f"{name} {value:.4g}" for name, value in values) in shown.getvalue()
-
-    def test_no_line_is_wider_than_a_terminal(self):
-        standing = lambda: (10, 12, "best 0.1234 (10)")  # noqa: E731
-        progress_of = progress.Progress("val_accuracy", standing)
-        progress_of.begin("10", {})
-        progress_of._durations = [3560.0]
-        line = "trial 10 | val_accuracy 0.1234 in 59 min | best 0.1234 (10) | 10/12, 2.0 h left"
-        assert progress_of.line("val_accuracy 0.1234") == line
-        assert len(line) < 80
-
-    def test_nothing_moves_elsewhere(self, tmp_path, capsys):
-        x, y = images()
-        engine_of(tmp_path).search(x, y, validation_data=(x, y), epochs=2)
-        out = capsys.readouterr().out
-        assert len(out.splitlines()) == 2
-        assert "\x1b" not in out
-
-
-MEMORY = """
-    import gc, sys
-    import keras
-    import numpy as np
-    from keras_resblocks import tuner
-
-    x = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype("float32")
-    y = np.arange(64) % 10
+MEMORY = f"""{IMPORT}
     resident = []
 
     class Search(tuner.RandomSearch):
@@ -451,12 +355,9 @@ MEMORY = """
             pages = int(open("/proc/self/statm").read().split()[1])
             resident.append(pages * 4096 / 2**20)
 
-    hypermodel = tuner.ResNetHyperModel(
-        (8, 8, 1), 10, depths=1, widths=16, activations="relu", blocks="residual",
-        regularizers=0.0, learning_rates=tuner.Range(1e-4, 1e-2),
-    )
-    engine = Search(hypermodel, "val_accuracy", max_trials=30, seed=1, directory=sys.argv[1])
-    engine.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+    space = {{**SPACE, "depths": 1, "widths": 16, "learning_rates": tuner.Range(1e-4, 1e-2)}}
+    hypermodel = tuner.ResNetHyperModel(SHAPE, 3, **space)
+    search(sys.argv[1], hypermodel, 1, tuner_class=Search, max_trials=30)
     print(*resident)
 """
 
