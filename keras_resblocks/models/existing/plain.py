@@ -451,7 +451,8 @@ def _stochastic_depth(part: layers.StochasticDepth, x, at):
 @_plain.register
 def _fit_size(part: FitSize, x, at):
     # Not by `keras.layers.Resizing`: called in a model, it puts the layers after it into training.
-    return keras.ops.image.resize(x, part.size, antialias=True, data_format="channels_last")
+    options = {"antialias": True, "data_format": "channels_last"}
+    return at.operations(functools.partial(keras.ops.image.resize, size=part.size, **options), x)
 
 
 @_plain.register
