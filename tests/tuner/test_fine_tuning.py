@@ -386,12 +386,12 @@ def test_weights_of_other_digits_are_a_better_start_than_none(tmp_path):
         order = np.random.default_rng(seed).permutation(len(x))
         few, others = order[:48], order[48:448]
         scores = {
-            start: fine_tuned(start, x[few], y[few], 8, seed).evaluate(
+            start: fine_tuned(start, x[few], y[few], 5, seed).evaluate(
                 x[others], y[others], verbose=0
             )[1]
             for start in ("none", "source")
         }
-        assert scores["source"] > scores["none"] + 0.05, (seed, scores)
+        assert scores["source"] > scores["none"] + 0.1, (seed, scores)
 
 
 # Searches
