@@ -76,10 +76,10 @@ def cloned(
 
 def remade(layer: Any, config: dict[str, Any] | None = None) -> Any:
     """A new layer, or operation, of the same class from a config, by default its own."""
-    config = layer.get_config() if config is None else config
+    options: dict[str, Any] = layer.get_config() if config is None else config
     if isinstance(layer, layers.Lambda):  # as code, its function would lose its globals
-        return type(layer)(**{**config, "function": layer.function})
-    return type(layer).from_config(config)
+        return type(layer)(**{**options, "function": layer.function})
+    return type(layer).from_config(options)
 
 
 def copy_values(clone: Any, pairs: Iterable[tuple[Any, Any]]) -> None:
