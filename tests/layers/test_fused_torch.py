@@ -137,7 +137,8 @@ def test_derivatives_of_every_kind_with_a_large_kernel():
         penalty,
     ):
         expected = transform(stock)
-        assert_close(transform(fused) / abs(expected).max(), expected / abs(expected).max())
+        scale = abs(expected).max()
+        assert_close(transform(fused) / scale, expected / scale, 1e-4)
     each = torch.func.vmap(lambda one: fused(one[None])[0])(torch.cat([x, direction]))
     assert_close(each, torch.cat([stock(x), stock(direction)]))
 
