@@ -49,6 +49,7 @@ class _Tuner(keras_tuner.Tuner):
         self.keep_checkpoints = keep_checkpoints
         self._seed = oracle.seed
         self._progress = Progress(oracle.objective.name, self._standing)
+        self._with_checkpoint = None  # the ended trials that may have one
         goes_on = not kwargs.get("overwrite") and _take_up(kwargs)
         super().__init__(oracle=oracle, hypermodel=hypermodel, **kwargs)
         if goes_on and not self._is_worker():
@@ -115,7 +116,7 @@ class _Tuner(keras_tuner.Tuner):
         super().on_trial_end(trial)
         memory.release(self._held)
         shutil.rmtree(self._backup_folder(trial), ignore_errors=True)
-        self._remove_checkpoints()
+        self._remove_checkpoints(trial)
         if self._progress.verbose:  # and so no worker of a chief, who alone has the scored copy
             trial = self.oracle.trials.get(trial.trial_id, trial)
             if trial.score is None:
@@ -183,13 +184,17 @@ class _Tuner(keras_tuner.Tuner):
     def _backup_folder(self, trial):
         return pathlib.Path(self.get_trial_dir(trial.trial_id)) / "backup"
 
-    def _remove_checkpoints(self):
+    def _remove_checkpoints(self, trial):
         """Removes the weights of trials that are not among the best, nor gone on with."""
         if self.keep_checkpoints is None or self._is_worker():
             return
+        if self._with_checkpoint is None:
+            self._with_checkpoint = set(self.oracle.end_order)
+        self._with_checkpoint.add(trial.trial_id)
         best = {trial.trial_id for trial in self.oracle.get_best_trials(self.keep_checkpoints)}
-        for trial_id in {*self.oracle.end_order} - best - self.oracle.unfinished():
+        for trial_id in self._with_checkpoint - best - self.oracle.unfinished():
             pathlib.Path(self._get_checkpoint_fname(trial_id)).unlink(missing_ok=True)
+            self._with_checkpoint.remove(trial_id)
 
     def _compare_spaces(self):
         """Warns where the hypermodel has another space than the search began with."""

@@ -41,6 +41,11 @@ def is_convolution(layer):
     )
 
 
+def is_ungrouped(layer):
+    """Whether a convolution is the product of each window with all of its kernel."""
+    return is_convolution(layer) and layer.data_format == "channels_last" and layer.groups == 1
+
+
 def convolution(layer, convolve):
     """A convolution as a function of `(inputs, training)`: `convolve(x, kernel)`, and its bias."""
 

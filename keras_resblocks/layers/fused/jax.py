@@ -13,7 +13,7 @@ import jax  # Keras has no way to tell the devices that a program is compiled fo
 
 from keras_resblocks.layers.fused.common import (
     convolution,
-    is_convolution,
+    is_ungrouped,
     positions_of,
     product_of_patches,
     where,
@@ -25,7 +25,7 @@ _FEWEST_MACS = 2**16  # of a sample: below, hundreds of steps save less time tha
 
 def fuse(layers, stock, inlined, owns_input=False):
     """As said in `keras_resblocks.layers.fused`."""
-    calls = [_convolution(layer) if _is_convolution(layer) else inlined(layer) for layer in layers]
+    calls = [_convolution(layer) if is_ungrouped(layer) else inlined(layer) for layer in layers]
     return where(_is_array, calls, map(stock, layers))
 
 
@@ -36,10 +36,6 @@ def pooling(*args):
 
 def _is_array(inputs):
     return isinstance(inputs, jax.Array)  # and not a symbolic one of Keras's
-
-
-def _is_convolution(layer):
-    return is_convolution(layer) and layer.data_format == "channels_last" and layer.groups == 1
 
 
 def _convolution(layer):

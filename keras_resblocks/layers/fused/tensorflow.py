@@ -14,7 +14,7 @@ from keras_resblocks.layers.fused.common import (
     convolution,
     data_format_of,
     is_batch_normalization,
-    is_convolution,
+    is_ungrouped,
     is_unmasked,
     where,
 )
@@ -49,11 +49,7 @@ def _is_norm(layer):
 
 
 def _is_pointwise(layer):
-    return (
-        is_convolution(layer)
-        and math.prod(layer.kernel_size) == 1
-        and (layer.data_format, layer.groups) == ("channels_last", 1)
-    )
+    return is_ungrouped(layer) and math.prod(layer.kernel_size) == 1
 
 
 def _pointwise(layer, stock):
