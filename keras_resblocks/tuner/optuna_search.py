@@ -145,7 +145,7 @@ def optuna_search(
         if folder:
             callbacks.append(functools.partial(_keep_best, folder, keep_checkpoints))
         callbacks.append(functools.partial(_print_line, progress))
-        with progress:
+        with progress, memory.only_new_garbage():
             while len(study.get_trials(deepcopy=False, states=counted)) < max_trials:
                 try:
                     study.optimize(worker.run, callbacks=callbacks, catch=(Exception,))

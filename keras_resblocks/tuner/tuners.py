@@ -72,7 +72,7 @@ class _Tuner(keras_tuner.Tuner):
             about = {"objective": {"name": objective.name, "direction": objective.direction}}
             about |= describe_search(self.hypermodel, self._seed)
             json_files.write(pathlib.Path(self.project_dir) / "search.json", about)
-        with self._progress:
+        with self._progress, memory.only_new_garbage():
             super().search(*fit_args, verbose=int(bool(verbose) and has_tables), **fit_kwargs)
 
     def retrain_best(self, *fit_args: Any, **fit_kwargs: Any) -> keras.Model:
