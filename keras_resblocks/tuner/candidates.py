@@ -104,7 +104,7 @@ def explored(hypermodel, max_draws=1000):
             if within_budget(hp.values):
                 break
             hp.values = {}
-        with contextlib.suppress(keras_tuner.errors.FailedTrialError):
+        with contextlib.suppress(Exception):  # which a trial raises again, and records
             hypermodel.build(hp)
         entered += hp.active_scopes
         scopes = [scope for scope in hp.inactive_scopes if scope not in entered]
