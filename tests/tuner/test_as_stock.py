@@ -12,10 +12,9 @@ from users import ARGUMENTS, HYPERMODELS, made
 
 from keras_resblocks import tuner
 
-# What differs between the tuners differs on no backend: one is tested on all of them.
-KINDS = ["RandomSearch"]
-if keras.backend.backend() == "tensorflow":
-    KINDS += [pytest.param(kind, marks=pytest.mark.slow) for kind in TUNERS if kind not in KINDS]
+# What differs between the tuners differs on no backend: one is tested on all of them, and the
+# others on PyTorch, which is the quickest for a few steps.
+KINDS = [*TUNERS] if keras.backend.backend() == "torch" else ["RandomSearch"]
 HOOKS = ("on_search_begin", "pre_create_trial", "on_trial_begin", "on_epoch_begin")
 HOOKS += ("on_batch_begin", "on_batch_end", "on_epoch_end", "on_trial_end", "on_search_end")
 

@@ -1,6 +1,7 @@
 """What a tuner makes of its trials: how they go on, what they are seeded by, what is refused."""
 
 import functools
+import gc
 import json
 import pathlib
 import random
@@ -344,6 +345,21 @@ def test_a_chief_and_a_worker_search_as_kerastuners_do(tmp_path):
     )
     trials = trials_of(engine_of(tmp_path, max_trials=2))
     assert [trial.status for trial in trials] == ["COMPLETED"] * 2
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_search_leaves_the_collection_of_garbage_as_it_was(known, tmp_path):
+    """It looks for garbage among what is new, unless the user has said what is."""
+    gc.unfreeze()
+    if known:
+        gc.freeze()
+    within = []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: within.append(gc.get_freeze_count())
+    )
+    search(tmp_path, epochs=1, callbacks=[note])
+    assert within[0] > 0
+    assert (gc.get_freeze_count() > 0) == known
 
 
 MEMORY = f"""{IMPORT}
