@@ -194,11 +194,20 @@ def weights_h5_shapes(path):
 
     def visit(name, item):
         if isinstance(item, h5py.Dataset) and "/vars/" in f"/{name}":
-            shapes[name] = item.shape if is_numeric(item) else None
+            shapes[name] = item.shape if is_numeric(item) or _is_bfloat16(item) else None
 
     with _h5_file(path, h5py) as file:
         file.visititems(visit)
     return {name: shape for name, shape in shapes.items() if not name.startswith("optimizer/")}
+
+
+def weights_h5_array(item):
+    """The array of a variable in a `.weights.h5` file."""
+    return item[()].view("bfloat16").astype("float32") if _is_bfloat16(item) else item[()]
+
+
+def _is_bfloat16(item):
+    return item.attrs.get("dtype") == "bfloat16"  # HDF5 itself knows bytes only
 
 
 def read_keras_model(path):

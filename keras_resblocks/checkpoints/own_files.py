@@ -79,9 +79,9 @@ def _change(path, own, left_out, from_model, kernels):
     import h5py
 
     with h5py.File(path, "a") as file, h5py.File(own, "r") as own_file:
-        arrays = {name: own_file[name][()] for name in from_model}
+        arrays = {name: files.weights_h5_array(own_file[name]) for name in from_model}
         for name, channels in kernels.items():
-            arrays[name] = fitted_kernel(file[name][()], channels)
+            arrays[name] = fitted_kernel(files.weights_h5_array(file[name]), channels)
         for name in {*left_out, *arrays}:
             if name in file:
                 del file[name]

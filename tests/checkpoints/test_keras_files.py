@@ -543,6 +543,20 @@ def test_our_own_file_fits_other_classes_and_channels(file, tiny, tmp_path):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_our_own_file_in_bfloat16_fits_as_well(dtype, tmp_path):
+    model = randomize(create(TINY, dtype="bfloat16"))
+    values = {path: value.astype("float32") for path, value in by_path(model).items()}
+    path = save(model, tmp_path / "model.weights.h5")
+    for change in ({}, {"classes": 7}, {"input_shape": (16, 16, 6)}, {"include_top": False}):
+        loaded = create(TINY, weights=path, kernel_initializer="ones", dtype=dtype, **change)
+        loaded = {path: value.astype("float32") for path, value in by_path(loaded).items()}
+        expected = changed_values(values, change)
+        assert {*loaded} == {*expected}
+        for name, value in expected.items():
+            np.testing.assert_array_equal(loaded[name], value, err_msg=name)
+
+
 AUX = kr.InceptionSpec(
     ((BRANCHES,),),
     stem=(Conv(4, 3, 2),),
