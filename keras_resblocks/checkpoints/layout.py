@@ -191,6 +191,9 @@ def fitted_kernel(kernel, channels):
 def _leave_out_head(entries, arrays):
     head = {path: entry for path, entry in entries.items() if _HEAD.match(path)}
     if any(np.shape(arrays.get(entry.key)) != entry.shape for entry in head.values()):
-        for path, entry in head.items():
+        # With all of a head of several layers: `fc.1.weight` where `fc.weight` would be.
+        modules = tuple(re.sub(r"\w+$", "", entry.key) for entry in head.values())
+        for path in head:
             del entries[path]
-            arrays.pop(entry.key, None)
+        for key in [key for key in arrays if key.startswith(modules)]:
+            del arrays[key]

@@ -625,6 +625,16 @@ def test_classes_that_were_asked_for_may_be_absent_from_the_file(model, arrays, 
         network("residual", weights=path)
 
 
+def test_a_new_head_replaces_one_of_several_layers(model, arrays, tmp_path):
+    others = with_zeros(fc__1__weight=(6, 8), fc__1__bias=(6,), fc__3__weight=(5, 6))
+    path = save_safetensors(
+        others(without("fc.weight", "fc.bias")(arrays)), tmp_path / "m.safetensors"
+    )
+    loaded = by_path(network("residual", weights=path, classes=5))
+    assert_same(model, {**by_path(model), **without_head(loaded)})
+    refusal(lambda: network("residual", weights=path), ["2 missing (", "3 unexpected (fc.1."])
+
+
 def test_a_head_of_another_size_that_nobody_asked_for_is_an_error(saved):
     spec = dataclasses.replace(NETWORKS["residual"][0], classes=7)
     with pytest.raises(ValueError, match=r"fc\.weight: expected \(7, 8\), received \(5, 8\)"):
