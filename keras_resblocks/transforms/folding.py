@@ -164,46 +164,34 @@ def _is_pair(conv, norm, shape):
 
 def _copy(layer, clone):
     """Copies the weights; where a unit of the clone has no normalization, folded."""
-    copied = set()
-    for unit, twin in zip(_units(layer), _units(clone)):
-        norm = getattr(unit, "norm", None)
-        norm = norm if getattr(twin, "norm", None) is None else None
-        if norm is not None or unit.conv.lora_enabled:  # which is part of the kernel when saved
-            _fold(unit.conv, norm, twin.conv)
-            weights = [*unit.conv.weights, *twin.conv.weights, *(norm.weights if norm else ())]
-            copied.update(map(id, weights))
-
-    def others(weights):
-        return [weight for weight in weights if id(weight) not in copied]
-
-    graphs.copy_values(clone, zip(others(layer.weights), others(clone.weights), strict=True))
-
-
-def _units(layer):
-    if isinstance(layer, ConvUnit):
-        yield layer
-    elif isinstance(layer, Composite):
-        for sublayer in layer.sublayers():
-            yield from _units(sublayer)
+    if isinstance(layer, Composite):
+        pairs = {x: getattr(clone, x.name) for x in layer.sublayers() if hasattr(clone, x.name)}
+        norm = getattr(layer, "norm", None) if isinstance(layer, ConvUnit) else None
+        if norm is not None and norm not in pairs:
+            _fold(layer.conv, norm, pairs.pop(layer.conv))
+        for sublayer, twin in pairs.items():
+            _copy(sublayer, twin)
+    elif layer.dtype_policy.quantization_mode or getattr(layer, "lora_enabled", False):
+        graphs.copy_own_variables(layer, clone)  # with LoRA as part of the kernel
+    else:
+        graphs.copy_values(clone, zip(layer.weights, clone.weights, strict=True))
 
 
 def _fold(conv, norm, clone):
-    """Gives `clone` the weights of a convolution and of the normalization after it, or None."""
+    """Gives `clone` the weights of a convolution and of the normalization after it."""
     kind = type(conv).__name__
     kernel_name = "pointwise_kernel" if "Separable" in kind else "kernel"
     kernel = _array(getattr(conv, kernel_name))
     bias = 0.0 if conv.bias is None else _array(conv.bias)
-    if norm is not None:
-        gain = 1.0 / np.sqrt(_array(norm.moving_variance) + norm.epsilon)
-        gain = gain * _array(norm.gamma) if norm.scale else gain
-        bias = (bias - _array(norm.moving_mean)) * gain
-        bias = bias + _array(norm.beta) if norm.center else bias
-        # The outputs are the last axis of a kernel, but for those of two kinds.
-        gain = gain.reshape(kernel.shape[-2:]) if "Depthwise" in kind else gain
-        kernel = kernel * (gain[:, None] if "Transpose" in kind else gain)
+    gain = 1.0 / np.sqrt(_array(norm.moving_variance) + norm.epsilon)
+    gain = gain * _array(norm.gamma) if norm.scale else gain
+    bias = (bias - _array(norm.moving_mean)) * gain
+    bias = bias + _array(norm.beta) if norm.center else bias
+    # The outputs are the last axis of a kernel, but for those of two kinds.
+    gain = gain.reshape(kernel.shape[-2:]) if "Depthwise" in kind else gain
+    kernel = kernel * (gain[:, None] if "Transpose" in kind else gain)
     getattr(clone, kernel_name).assign(kernel)
-    if clone.bias is not None:
-        clone.bias.assign(bias)
+    clone.bias.assign(bias)
     if "Separable" in kind:
         clone.depthwise_kernel.assign(_array(conv.depthwise_kernel))
 

@@ -70,11 +70,22 @@ def test_map_as_wide_as_there_are_filters_folds(data_format):
 
 
 def test_lora_becomes_part_of_the_kernel():
-    block = kr.ResidualBlock(4, preactivation=True, name="block")
+    block = kr.ResidualBlock(4, preactivation=True, attention="squeeze_excite", name="block")
     model = trained(model_of(block, layers.Conv2D(3, 1), shape=shape_of()))
     block.conv1.conv.enable_lora(2)
     block.conv2.conv.enable_lora(2)
+    block.attention.reduce.enable_lora(2)
     assert_folds(trained(model), random_array(shape_of()), ["block/entry_norm"])
+
+
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_quantized_layers_stay(mode):
+    block = kr.ResidualBlock(4, attention="squeeze_excite", name="block")
+    model = trained(model_of(block, layers.Flatten(), layers.Dense(3), shape=shape_of()))
+    model.quantize(mode)
+    result = folded(model)
+    assert result.layers[-1].dtype_policy.quantization_mode == mode
+    assert_equal_outputs(model, result, random_array(shape_of()), 0.03)
 
 
 def test_mixed_precision_folds_to_its_own_precision():
