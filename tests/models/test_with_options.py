@@ -502,6 +502,12 @@ def test_low_rank_adaptation_stays(option, tmp_path):
     assert_same_outputs(changed, loaded, random_array(shape_of(1)), 1e-5)
 
 
+def test_float8_kernels_stay():
+    model = randomize(model_of(kr.ResidualBlock(4, attention="squeeze_excite"), shape=shape_of()))
+    model.quantize("float8")
+    assert_same_outputs(model, quiet(model, activation="relu"), random_array(shape_of()))
+
+
 def test_quantized_kernels_take_some_options():
     model = randomize(
         keras.Sequential([keras.Input((6,)), layers.Dense(4, "relu"), layers.Dense(2)])

@@ -380,6 +380,9 @@ def _assign(layer, clone):
     """Copies the weights to a layer of the same class; whether they all fit."""
     if type(layer) is not type(clone):
         return False
+    if layer.dtype_policy.quantization_mode:  # the order of the weights may differ
+        graphs.copy_own_variables(layer, clone)
+        return True
     pairs = list(zip(layer.weights, clone.weights))
     if isinstance(layer, _NORMALIZATIONS):  # which may have a gain or an offset more, or less
         named = {weight.name: weight for weight in layer.weights}
