@@ -454,6 +454,15 @@ def test_dtypes_are_kept(policy):
     assert {block.dtype_policy.name for block in blocks_of(recognized)} == {policy}
 
 
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_quantized_layers_stay(mode):
+    inputs = keras.Input((8, 8, CHANNELS))
+    x = layers.GlobalAveragePooling2D()(sound_block(inputs))
+    model = with_random_weights(keras.Model(inputs, layers.Dense(3)(x)))
+    model.quantize(mode)
+    assert_same_outputs(model, converted(model, kr.from_keras), 0.03)
+
+
 def test_channels_first_networks_are_recognized():
     keras.config.set_image_data_format("channels_first")
     inputs = keras.Input((CHANNELS, 8, 9))
