@@ -228,8 +228,13 @@ def to_torch_arrays(model):
     """Dict of key to NumPy array, as a PyTorch checkpoint would have them."""
     layout = torch_layout(model)
     weights = {weight.path: weight for weight in model.weights}
+    for layer in model._flatten_layers():  # Keras has no public way to layers inside of layers
+        if layer.dtype_policy.quantization_mode is None and hasattr(layer, "lora_kernel_a"):
+            weights[f"{layer.path}/kernel"] = layer.kernel  # with LoRA's part
+            del weights[layer.lora_kernel_a.path], weights[layer.lora_kernel_b.path]
     arrays = {
         entry.key: np.ascontiguousarray(entry.write(keras.ops.convert_to_numpy(weights[path])))
         for path, entry in layout.entries.items()
+        if path in weights
     }
     return {**arrays, **layout.constants}

@@ -192,6 +192,18 @@ def test_what_went_out_is_a_copy(model, arrays):
     assert_same(model, values)
 
 
+def test_low_rank_adaptation_goes_out_as_part_of_the_kernel(empty):
+    adapted = network("residual")
+    layers = [adapted.get_layer("stage1_block1").conv1.conv, adapted.get_layer("head")]
+    for layer in layers:
+        layer.enable_lora(2)
+    randomize(adapted)
+    kr.load_torch_weights(empty, arrays_of(adapted))
+    kernels = {f"{x.path}/kernel": keras.ops.convert_to_numpy(x.kernel) for x in layers}
+    others = {path: value for path, value in by_path(adapted).items() if "lora" not in path}
+    assert_same(empty, {**others, **kernels})
+
+
 def test_a_file_is_of_no_data_format():
     last = random_network("D")
     first = network("D", data_format="channels_first", input_shape=(3, 16, 16))
