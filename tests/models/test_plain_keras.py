@@ -325,6 +325,14 @@ def test_dtypes_are_kept(name, tmp_path):
             assert layer.variable_dtype == own.variable_dtype
 
 
+def test_a_map_of_dtype_policies_may_be_of_layers_without_a_path(tmp_path):
+    pooling = layers.GlobalAveragePooling2D(dtype=POLICIES)
+    model = model_of(kr.ResidualBlock(4, name="block", dtype=POLICIES), pooling, shape=shape_of())
+    plain = plain_of(model)
+    assert plain.output.dtype == model.output.dtype
+    assert_close(reloaded(plain, tmp_path)(x := random_array(shape_of())), model(x), 1e-5)
+
+
 # Training.
 
 

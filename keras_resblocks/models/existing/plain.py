@@ -152,8 +152,10 @@ def _without_ours(config, layer):
 def _policy_of(layer):
     """The dtype policy of a built layer, which may have a map of them."""
     policy = layer.dtype_policy
-    is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
-    return policy[layer.path] if is_map else policy
+    if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        return policy
+    # Keras gives no path to layers that need no build.
+    return policy[layer.path] if layer.path else policy.default_policy
 
 
 def _is_ours(definition):
