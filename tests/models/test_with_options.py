@@ -502,6 +502,16 @@ def test_low_rank_adaptation_stays(option, tmp_path):
     assert_same_outputs(changed, loaded, random_array(shape_of(1)), 1e-5)
 
 
+def test_maps_of_dtype_policies_stay():
+    policies = keras.dtype_policies.DTypePolicyMap(default_policy="mixed_bfloat16")
+    policies["block/conv1"] = keras.DTypePolicy("float32")
+    block = kr.ResidualBlock(4, dtype=policies, name="block")
+    model = model_of(block, layers.ReLU(dtype=policies), shape=shape_of())
+    changed = quiet(model, kernel_regularizer=L2)
+    assert changed.layers[1].conv1.compute_dtype == "float32"
+    assert changed.layers[1].conv2.compute_dtype == "bfloat16"
+
+
 def test_float8_kernels_stay():
     model = randomize(model_of(kr.ResidualBlock(4, attention="squeeze_excite"), shape=shape_of()))
     model.quantize("float8")

@@ -150,8 +150,11 @@ class _Clones:
     def __init__(self, model, options):
         self.options = options  # by name, as `_read_option` gives them
         self.used = set()  # the names of those that something had
-        policies = collections.Counter(layer.dtype_policy.name for layer in _leaves(model))
-        self._usual_policy = max(policies, key=policies.get, default=None)
+        policies = [layer.dtype_policy for layer in _leaves(model)] or [keras.config.dtype_policy()]
+        counts = collections.Counter(policy.name for policy in policies)
+        # Maps of policies have names from which Keras cannot make them.
+        self._default_policy = max(policies, key=lambda policy: counts[policy.name])
+        self._usual_policy = self._default_policy.name
         self._clones = {}  # what was shared is shared again
         self._copied = []  # pairs of a layer and its clone, those inside a layer before it
         self._plugged = {}  # from a template's layer to the one that it replaces or is behind
@@ -251,7 +254,7 @@ class _Clones:
 
     def _policy(self, layer):
         """The dtype policy of the clone of a layer, or of the layer in place of an operation."""
-        policy = getattr(layer, "dtype_policy", keras.dtype_policies.get(self._usual_policy))
+        policy = getattr(layer, "dtype_policy", self._default_policy)
         if "dtype" not in self.options or policy.name != self._usual_policy:
             return policy
         self.used.add("dtype")
