@@ -196,6 +196,7 @@ SPLITS = {
     "all": ({"train": 6, "val": 2, "test": 1}, [12, 4, 2]),
     "no test": ({"train": 6, "Validation": 2}, [10, 4, 2]),
     "no validation": ({"Train": 6, "test": 2}, [10, 2, 4]),
+    "other words": ({"Training": 6, "testing": 2}, [10, 2, 4]),
     "train alone": ({"train": 6}, [8, 2, 2]),
     "two of each class": ({"train": 2}, [2, 1, 1]),
 }

@@ -4,7 +4,10 @@ import numpy as np
 
 SHARE = 0.2  # of all images, for the validation and for the test each
 PARTS = ("train", "val", "test")
-PART_OF = {**{part: part for part in PARTS}, "valid": "val", "validation": "val"}
+PART_OF = {
+    **{part: part for part in PARTS},
+    **{"training": "train", "valid": "val", "validation": "val", "testing": "test"},
+}
 
 
 def draw(labels, missing, names, seed, say):
