@@ -158,6 +158,11 @@ FOLDERS = {
         {"a/x.jpg": nothing, "b/y.heic": nothing, "b/1.png": lambda path: path.write_bytes(b"x")},
         *(15, "ab", [unread(["a/x.jpg", "b/1.png", "b/y.heic"], 18)]),
     ),
+    "a link to nothing": (
+        {"a/x.png": lambda path: path.symlink_to("gone.png")},
+        *(16, "ab"),
+        ["left out, 1 of 17 pictures cannot be read: a/x.png (No such file or directory)"],
+    ),
     "16 bits": (
         {"a/x.png": deep_color},
         *(16, "ab", [f"left out, 1 of 17 pictures cannot be read: a/x.png ({DEEP})"]),

@@ -158,7 +158,7 @@ def _entries(folder, is_folder):
         path
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".") and path.name.casefold() not in _SYSTEM
-        if (path.is_dir() if is_folder else path.is_file())
+        if (path.is_dir() if is_folder else path.is_file() or not path.exists())  # a broken link
     ]
 
 
@@ -208,7 +208,7 @@ def _is_named(path):
 
 
 def _reason(error):
-    text = str(error) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return "no picture that Pillow reads" if "cannot identify" in text else text.split("\n")[0]
 
 
