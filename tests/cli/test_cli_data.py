@@ -68,6 +68,7 @@ X, Y = images()
         (X.astype("int64"), X.max() / 255),
         (X.astype("uint16") * 257, X.max() / 255),
         (X > 100, 1),
+        ((X > 100).astype("uint8"), 1),
     ],
 )
 def test_arrays_of_many_kinds_are_read_and_integers_scaled(x, highest, load):

@@ -116,7 +116,7 @@ def _divisor(images):
             f"Received: {', '.join(f'{x.dtype} {name}' for name, x in images.items())}, from "
             f"{low} to {max(highest):g}"
         )
-    if kinds == {"f"} or all(x.dtype == bool for x in images.values()):
+    if kinds == {"f"} or max(highest) <= 1:  # black and white
         return 1
     return 65535 if is_deep else 255
 
