@@ -154,12 +154,25 @@ def cut_arrays(path):
     path.write_bytes(path.read_bytes()[:500])
 
 
+def damaged_arrays(path):
+    np.savez_compressed(path, x=X, y=Y)
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"\xff" * 50 + content[150:])
+
+
+def one_array(path):
+    with open(path, "wb") as file:
+        np.save(file, X)
+
+
 PICTURES = [f"{label}/{i}.png" for label in ("bright", "dark") for i in range(10)]
 # Files with what writes them, what of them is loaded, and what is said.
 BAD_FILES = {
     "nothing": ({}, "images", "which does not exist"),
     "no file": ({}, "a.npz", "must be a file that exists"),
     "text": ({"a.npz": text}, "a.npz", "must be an .npz file"),
+    "one array": ({"a.npz": one_array}, "a.npz", "must be an .npz file"),
+    "damaged arrays": ({"a.npz": damaged_arrays}, "a.npz", "must be an .npz file"),
     "cut short": ({"a.npz": cut_arrays}, "a.npz", "must be an .npz file"),
     "one class": (dict.fromkeys(PICTURES[:10], picture), "", "two or more .*images in bright"),
     "no class": ({}, "", "two or more classes.*with images in no folder"),

@@ -1,7 +1,5 @@
 """Arrays of images and labels: of an `.npz` file, and scikit-learn's digits."""
 
-import zipfile
-
 import numpy as np
 
 from keras_resblocks.cli.data.batches import Found
@@ -32,7 +30,7 @@ def read(path, task, say):
                 info.filename.removesuffix(".npy"): f"{info.CRC:08x}"
                 for info in file.zip.infolist()
             }
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file may raise any
         raise ValueError(f"{path} must be an .npz file of plain arrays ({error})") from None
     parts = [part for part in PARTS if ("x", part) in names]
     images, divisor = _images({names["x", part]: arrays[names["x", part]] for part in parts}, say)
