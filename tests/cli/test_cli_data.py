@@ -171,6 +171,7 @@ BAD_FILES = {
     "nothing": ({}, "images", "which does not exist"),
     "no file": ({}, "a.npz", "must be a file that exists"),
     "text": ({"a.npz": text}, "a.npz", "must be an .npz file"),
+    "no file, in capitals": ({}, "A.NPZ", "must be a file that exists"),
     "one array": ({"a.npz": one_array}, "a.npz", "must be an .npz file"),
     "damaged arrays": ({"a.npz": damaged_arrays}, "a.npz", "must be an .npz file"),
     "cut short": ({"a.npz": cut_arrays}, "a.npz", "must be an .npz file"),

@@ -123,7 +123,7 @@ def load(
         >>> data.x.shape, data.x_val.shape, data.x_test.shape
         ((1079, 8, 8, 1), (359, 8, 8, 1), (359, 8, 8, 1))
     """
-    is_folder = source != "digits" and not str(source).endswith(".npz")
+    is_folder = source != "digits" and not str(source).lower().endswith(".npz")
     if is_folder and task not in (None, "classification"):
         raise ValueError(f"`task` must be classification for a folder. Received: {task!r}")
     if not is_folder and (size is not None or grayscale):
