@@ -56,9 +56,13 @@ def _load(path):
     path = path / "best.keras" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"`MODEL` must be a file that exists. Received: {path}")
-    model = keras.saving.load_model(path, compile=False)
+    expected = f"`MODEL` must be the best.keras of a search. Received: {path}"
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises any for a file of another kind
+        raise ValueError(f"{expected} ({str(error)[:200]})") from None
     if not isinstance(model.layers[-1], Labels) or len(model.output_shape) != 2:
-        raise ValueError(f"`MODEL` must be the best.keras of a search. Received: {path}")
+        raise ValueError(expected)
     return model
 
 

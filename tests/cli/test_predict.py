@@ -139,6 +139,10 @@ MISTAKES = {
     "no picture": (averages, "none.png", "none.png"),
     "no pictures": (averages, "empty", "must hold pictures"),
     "any model": (lambda: averages().layers[-2], "a.png", "must be the best.keras of a search"),
+    "a model with a layer of one's own": (
+        lambda: keras.Sequential([keras.Input((2,)), type("Own", (keras.layers.Identity,), {})()]),
+        *("a.png", "must be the best.keras of a search"),
+    ),
     "channels": (lambda: averages(channels=5), "a.png", "must take pictures"),
 }
 
