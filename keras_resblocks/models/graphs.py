@@ -86,8 +86,9 @@ def copy_values(clone: Any, pairs: Iterable[tuple[Any, Any]]) -> None:
     """Gives a layer the values of other weights, as pairs of a weight and its twin in the layer."""
     for weight, twin in pairs:
         twin.assign(keras.ops.convert_to_numpy(weight))  # JAX would share a tensor
-    if isinstance(clone, layers.Normalization):
-        clone.finalize_state()  # it computes with what its weights were at last
+    for layer in clone._flatten_layers():  # Keras has no public way to layers inside of layers
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()  # it computes with what its weights were at last
 
 
 def copy_own_variables(layer: Any, clone: Any) -> None:

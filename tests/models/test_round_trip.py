@@ -95,12 +95,25 @@ CONVERSIONS = {
 }
 
 
+@keras.saving.register_keras_serializable("keras_resblocks_tests")
+class Normalized(keras.layers.Layer):
+    """A layer of one's own with a normalization inside."""
+
+    def build(self, shape):
+        self.norm = keras.layers.Normalization()
+        self.norm.build(shape)
+
+    def call(self, inputs):
+        return self.norm(inputs)
+
+
 @pytest.mark.parametrize("name", CONVERSIONS)
 def test_an_adapted_normalization_is_kept_and_what_was_compiled_is_left_behind(name):
     x = random_array((4, 8, 8, 3)) * 7 + 5
-    normalize = keras.layers.Normalization()
-    model = model_of(normalize, kr.ResidualBlock(4), shape=x.shape)
+    normalize, own = keras.layers.Normalization(), Normalized()
+    model = model_of(normalize, own, kr.ResidualBlock(4), shape=x.shape)
     normalize.adapt(x)
+    own.norm.adapt(x)
     model.compile("adam", lambda y, predicted: keras.ops.mean(predicted))
     converted = CONVERSIONS[name](model)
     assert_equal_outputs(model, converted, x, 1e-5)
