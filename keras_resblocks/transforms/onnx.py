@@ -89,7 +89,8 @@ def export_onnx(
 def _check_precision(model):
     for layer in model._flatten_layers():  # Keras has no public way to layers inside of layers
         policy = layer.dtype_policy
-        is_float = "float" in str(policy.compute_dtype) and not isinstance(layer, keras.Model)
+        is_passed_on = isinstance(layer, (keras.Model, keras.layers.InputLayer))
+        is_float = "float" in str(policy.compute_dtype) and not is_passed_on
         expectation = None
         if policy.quantization_mode is not None:
             expectation = "not be quantized: export it before `quantize`"

@@ -416,6 +416,14 @@ def quantized():
     return model
 
 
+def half_precision_of_all():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        return model_of(layers.Dense(2), shape=(2, 3))
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def unknown_operation():
     x = keras.Input((4,))
     return keras.Model(x, ops.sort(layers.Dense(4)(x)) + ops.fft((x, x))[0])
@@ -427,6 +435,7 @@ REFUSED = {
         lambda: model_of(kr.ResidualBlock(4, dtype="mixed_bfloat16"), shape=shape_of()),
         "`model` must compute in float32.*residual_block.*mixed_bfloat16",
     ),
+    "half precision of all": (half_precision_of_all, "Received: layer `dense.*mixed_bfloat16"),
     "unknown operation": (unknown_operation, "FFT"),
 }
 
