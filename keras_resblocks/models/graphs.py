@@ -32,10 +32,11 @@ def check_graph(model: Any) -> None:
 def functional(model: keras.Model, name: str | None = None) -> keras.Model:
     """A functional model of the same layers and tensors, neither compiled nor `Sequential`."""
     is_list = isinstance(model, keras.Sequential)
+    outputs = model.outputs if is_list else model.output
+    if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
+        outputs = outputs[0]  # as a call returns it
     return keras.Model(
-        model.inputs[0] if is_list else model.input,
-        model.outputs[0] if is_list else model.output,
-        name=name or model.name,
+        model.inputs[0] if is_list else model.input, outputs, name=name or model.name
     )
 
 

@@ -86,6 +86,11 @@ def broadcast():
     return keras.Model([images, scales], outputs)
 
 
+def lists_of_one():
+    inputs = keras.Input((6, 5, 4))
+    return keras.Model([inputs], [kr.ResidualBlock(4)(inputs)])
+
+
 def channels_first(kind):
     inputs = keras.Input((3, 10, 12))
     x = keras.layers.Conv2D(4, 3, strides=2, data_format="channels_first")(inputs)
@@ -107,7 +112,7 @@ def sequential():
 
 
 MODELS = {name: functools.partial(block_model, *case) for name, case in BLOCKS.items()}
-MODELS |= {f.__name__: f for f in (signal, volume, structured, broadcast, sequential)}
+MODELS |= {f.__name__: f for f in (signal, volume, structured, broadcast, lists_of_one, sequential)}
 if BACKEND != "tensorflow":  # which has no channels-first convolution on a CPU
     for kind in ("residual", "bottleneck", "inception"):
         MODELS[f"channels first, {kind}"] = functools.partial(channels_first, kind)
