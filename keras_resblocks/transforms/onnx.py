@@ -165,8 +165,24 @@ def _difference(graph, node, name, args):
     graph.replace_inputs(difference, operands)
 
 
-# TensorFlow's operations in an exact `gelu` and in `celu`, which tf2onnx 1.17 does not know.
-_HANDLERS = {"Erfc": (_difference, ["Erf", True]), "Expm1": (_difference, ["Exp", False])}
+def _grouped(graph, node, name, args):
+    """Converts a convolution of volumes, for which tf2onnx sets no groups."""
+    from tf2onnx.onnx_opset.nn import ConvOp
+
+    is_last = node.get_attr_str("data_format") == "NDHWC"
+    channels = graph.get_shape(node.input[0])[-1 if is_last else 1]
+    groups = channels // graph.get_shape(node.input[1])[-2]
+    ConvOp.any_version(graph.opset, graph, node)
+    node.set_attr("group", groups)
+
+
+# TensorFlow's operations in an exact `gelu` and in `celu`, which tf2onnx 1.17 does not know, and
+# one that it converts wrongly.
+_HANDLERS = {
+    "Erfc": (_difference, ["Erf", True]),
+    "Expm1": (_difference, ["Exp", False]),
+    "Conv3D": (_grouped, ["Conv3D"]),
+}
 
 
 def _leaves(structure, path=""):

@@ -303,6 +303,7 @@ def test_layers_and_activations(tmp_path):
     inputs = {
         "map": keras.Input((6, 8, 4), name="map"),
         "sequence": keras.Input((7, 4), name="sequence"),
+        "volume": keras.Input((4, 5, 6, 4), name="volume"),
         "word": keras.Input((5,), dtype="int32", name="word"),
     }
     functions = {("map", f"map, {name}"): layer for name, layer in maps().items()}
@@ -310,12 +311,14 @@ def test_layers_and_activations(tmp_path):
     functions.update(
         (("sequence", f"activation, {name}"), layers.Activation(name)) for name in activations()
     )
+    functions["volume", "grouped"] = layers.Conv3D(6, 3, groups=2)
     functions["word", "embedded"] = layers.Embedding(9, 3)
     words = np.random.default_rng(0).integers(0, 9, (5, 5), "int32")
     batches = [
         {
             "map": random_array((n, 6, 8, 4)),
             "sequence": 2 * random_array((n, 7, 4)),
+            "volume": random_array((n, 4, 5, 6, 4)),
             "word": words[:n],
         }
         for n in (1, 5)
