@@ -176,7 +176,9 @@ class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
     def unfinished(self):
         self._remove_completed_brackets()
         rounds = (round_ for bracket in self._brackets for round_ in bracket["rounds"][:-1])
-        return {info["id"] for round_ in rounds for info in round_}
+        retried = (self.trials[key].hyperparameters.values for key in self._retry_queue)
+        begun_from = {values.get("tuner/trial_id") for values in retried}
+        return begun_from.union(info["id"] for round_ in rounds for info in round_)
 
     def total_trials(self):
         if self.hyperband_iterations == float("inf"):

@@ -9,6 +9,7 @@
 """
 
 import contextlib
+import copy
 import os
 import pathlib
 import shutil
@@ -147,6 +148,10 @@ class _Tuner(keras_tuner.Tuner):
                 f"the best {self.keep_checkpoints or 'of all'} trials. Received: trial "
                 f"{trial.trial_id!r}"
             )
+        # Without the trial that Hyperband went on from, the weights of which may be removed.
+        trial = copy.copy(trial)
+        trial.hyperparameters = trial.hyperparameters.copy()
+        trial.hyperparameters.values.pop("tuner/trial_id", None)
         with warnings.catch_warnings():
             # Only the weights are wanted; Keras warns of the optimizer, which is not built yet.
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")

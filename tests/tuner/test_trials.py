@@ -201,6 +201,33 @@ def test_a_killed_search_keeps_what_later_rounds_of_hyperband_begin_with(tmp_pat
     assert [trial.status for trial in trials_of(engine)] == ["COMPLETED"] * 5
 
 
+@pytest.mark.parametrize("unlucky", [False, True])
+def test_no_checkpoint_is_missed_that_hyperband_has_no_more_use_for(unlucky, tmp_path):
+    """Neither by the model of the best trial, nor by one of the last round that is run again."""
+
+    class Rates(keras_tuner.HyperModel):
+        last_rounds = 0
+
+        def build(self, hp):
+            rate = hp.Float("rate", 1e-3, 1e-2)
+            return classifier(optimizer=keras.optimizers.Adam(rate), run_eagerly=True)
+
+        def fit(self, hp, model, *args, **kwargs):
+            self.last_rounds += hp.get("tuner/round") == 2
+            if unlucky and self.last_rounds == 1:
+                raise RuntimeError("bad luck")
+            return super().fit(hp, model, *args, **kwargs)
+
+    scores = [0.4, 0.3, 0.2, 0.1] if unlucky else [0.1, 0.2, 0.3, 0.4]
+    options = {**HYPERBAND, "max_epochs": 4, "keep_checkpoints": 1, "max_retries_per_trial": 1}
+    engine = search(tmp_path, Rates(), callbacks=[Scripted(scores)], **options)
+    (best,) = engine.oracle.get_best_trials(1)
+    assert ("tuner/trial_id" in best.hyperparameters.values) is not unlucky
+    assert {trial.status for trial in trials_of(engine)} == {"COMPLETED"}
+    assert engine.get_best_models(1)
+    assert len([*tmp_path.rglob("checkpoint.weights.h5")]) == 1
+
+
 def test_all_checkpoints_may_be_kept(tmp_path):
     search(tmp_path, epochs=1, max_trials=2, keep_checkpoints=None)
     assert len([*tmp_path.rglob("checkpoint.weights.h5")]) == 2
