@@ -89,7 +89,7 @@ class _Tuner(keras_tuner.Tuner):
         hp = self.get_best_hyperparameters(1)[0].copy()
         hp.values = {k: value for k, value in hp.values.items() if not k.startswith("tuner/")}
         keras.utils.set_random_seed(self._seed)
-        model = self.hypermodel.build(hp)
+        model = self._build_hypermodel(hp)
         self.hypermodel.fit(hp, model, *fit_args, **fit_kwargs)
         return model
 

@@ -228,6 +228,11 @@ def test_no_checkpoint_is_missed_that_hyperband_has_no_more_use_for(unlucky, tmp
     assert len([*tmp_path.rglob("checkpoint.weights.h5")]) == 1
 
 
+def test_the_best_is_retrained_as_its_tuner_compiles_it(tmp_path):
+    engine = search(tmp_path, epochs=1, optimizer="sgd")
+    assert engine.retrain_best(**DATA, verbose=0).optimizer.name.startswith("sgd")
+
+
 def test_all_checkpoints_may_be_kept(tmp_path):
     search(tmp_path, epochs=1, max_trials=2, keep_checkpoints=None)
     assert len([*tmp_path.rglob("checkpoint.weights.h5")]) == 2
