@@ -148,7 +148,12 @@ class GridSearchOracle(SearchOracle, keras_tuner.oracles.GridSearchOracle):
         return proposal
 
     def _get_next_combination(self, values):
-        values = super()._get_next_combination(values)
+        # A hyperparameter that a trial never asked for has no further values for it.
+        last = {
+            one.name: [one.default, *(v for v in one.values if v != one.default)][-1]
+            for one in self.get_space().space
+        }
+        values = super()._get_next_combination({**last, **values})
         while values is not None and self.candidates and self._duplicate(values):
             values = super()._get_next_combination(values)
         return values
@@ -159,6 +164,9 @@ class GridSearchOracle(SearchOracle, keras_tuner.oracles.GridSearchOracle):
         for previous, trial_id in zip([None, *walked], walked):
             self._ordered_ids.insert(trial_id, previous)
         self._populate_next = walked
+
+    def _compare(self, a, b):
+        return super()._compare({name: value for name, value in a.items() if name in b}, b)
 
     def _compare_trials(self, a, b):
         return self._compare(*(self.trials[key].hyperparameters.values for key in (a, b)))

@@ -228,6 +228,21 @@ def test_no_checkpoint_is_missed_that_hyperband_has_no_more_use_for(unlucky, tmp
     assert len([*tmp_path.rglob("checkpoint.weights.h5")]) == 1
 
 
+def test_a_grid_goes_on_with_hyperparameters_that_a_trial_has_found(tmp_path):
+    def build(hp):
+        if hp.Int("units", 2, 4) > 2:
+            hp.Boolean("late", default=True)
+        return classifier(run_eagerly=True)
+
+    run = functools.partial(search, hypermodel=build, epochs=1, tuner_class=tuner.GridSearch)
+    whole, (engine, begun) = run(tmp_path / "whole"), interrupted(lambda **o: run(tmp_path, **o), 3)
+    values, expected = (
+        [trial.hyperparameters.values for trial in trials_of(one)] for one in (engine, whole)
+    )
+    assert values == expected
+    assert len(begun) == 2
+
+
 def test_the_best_is_retrained_as_its_tuner_compiles_it(tmp_path):
     engine = search(tmp_path, epochs=1, optimizer="sgd")
     assert engine.retrain_best(**DATA, verbose=0).optimizer.name.startswith("sgd")
