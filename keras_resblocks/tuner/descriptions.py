@@ -13,7 +13,7 @@ from keras_resblocks.tuner.base import TrainingHyperModel
 
 
 def describe(model):
-    """The costs and the summary of a trial's model, for its record."""
+    """The costs, the summary and the shapes of a trial's model, for its record."""
     if not isinstance(model, keras.Model):  # what a hypermodel builds may be anything
         return {"cost": {}, "summary": ""}
     counted, lines = cost(model), []
@@ -21,7 +21,8 @@ def describe(model):
         model.summary(print_fn=lambda line, **_: lines.append(line), line_length=100)
     costs = {name: getattr(counted, name) for name in ("params", "trainable_params", "macs")}
     costs["activation_memory"] = counted.activations and 4 * counted.activations  # in float32
-    return {"cost": costs, "summary": "\n".join(lines)}
+    shapes = model.get_build_config()
+    return {"cost": costs, "summary": "\n".join(lines), "build_config": shapes}
 
 
 def _nothing_displayed():

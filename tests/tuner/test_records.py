@@ -55,6 +55,7 @@ def test_a_directory_of_kerastuner_is_read(tmp_path):
         assert record.params == engine.load_model(theirs).count_params()
         assert (record.macs, record.seconds, record.history) == (None, None, {})
     assert search.best.score == oracle.get_best_trials()[0].score
+    assert search.best.load_model(build).count_params() == search.best.params
     assert search.space == {"units": "2, 4, 8", "act": "relu, elu"}
 
 

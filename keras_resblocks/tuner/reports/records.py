@@ -46,6 +46,7 @@ class TrialRecord(ShortRepr):
         summary: of its model, as text.
         metrics: the values of further metrics that were objectives, by name.
         weights: path of its best weights, None where they are not on this machine.
+        build_config: of its model, for one that a hypermodel does not build.
 
     Examples:
         >>> from keras_resblocks.tuner import trial_rows
@@ -69,6 +70,7 @@ class TrialRecord(ShortRepr):
     summary: str | None = dataclasses.field(default=None, repr=False)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     weights: str | None = None
+    build_config: dict[str, Any] | None = dataclasses.field(default=None, repr=False)
 
     def _repr_html_(self) -> str:
         costs = {title: getattr(self, name) for name, title in COSTS.items()}
@@ -101,6 +103,8 @@ class TrialRecord(ShortRepr):
                 "the best `keep_checkpoints` trials. Received: weights=None"
             )
         model = hypermodel_of(hypermodel).build(parameters_of(self.hyperparameters))
+        if not model.built and self.build_config:
+            model.build_from_config(self.build_config)
         if model.optimizer is not None:
             model.optimizer.build(model.trainable_variables)  # the file holds its state too
         model.load_weights(self.weights)

@@ -75,6 +75,7 @@ def _trial(number, key, folder, state):
         message = f"{str(folder / 'trial.json')!r} is missing or damaged."
         return TrialRecord(number, key, "UNREADABLE", message=message)
     recorded = _recorded(json_files.read(folder / "record.json"))
+    recorded["build_config"] = json_files.read(folder / "build_config.json")
     weights = folder / "checkpoint.weights.h5"
     if recorded["params"] is None:
         recorded["params"] = _checkpoint_params(weights)
@@ -198,6 +199,7 @@ def _recorded(record):
         "seconds": seconds.get("total"),
         "training_seconds": seconds.get("training"),
         "summary": record.get("summary"),
+        "build_config": record.get("build_config"),
     }
 
 
