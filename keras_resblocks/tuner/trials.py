@@ -126,6 +126,11 @@ def _best_metrics(results, objective):
         return {name: sum(one[name] for one in each) / len(each) for name in each[0]}
     if isinstance(results, keras.callbacks.History):
         results = results.history
+    if results is None:
+        raise keras_tuner.errors.FatalValueError(
+            "`fit` of the hypermodel must return what Keras's `fit` does, a dictionary of metrics "
+            "or a number. Received: None"
+        )
     if not isinstance(results, dict):
         return {objective.name: float(results)}
     if objective.name not in results:

@@ -245,6 +245,15 @@ def test_a_fatal_error_ends_the_call():
         search(Quick([keras_tuner.errors.FatalError("stop")]))
 
 
+def test_a_fit_that_returns_nothing_ends_the_call():
+    class Silent(Quick):
+        def fit(self, hp, model, **arguments):
+            super().fit(hp, model, **arguments)
+
+    with pytest.raises(keras_tuner.errors.FatalError, match=r"must return.*Received: None"):
+        search(Silent())
+
+
 def test_a_misspelt_objective_is_an_error_after_the_first_epoch():
     options = {"objective": keras_tuner.Objective("val_acuracy", "max")}
     with pytest.raises(ValueError, match=r"`objective`.*val_accuracy.*Received.*'val_acuracy'"):
