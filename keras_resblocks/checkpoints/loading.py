@@ -107,6 +107,7 @@ def to_torch_state_dict(model: keras.Model, *, as_numpy: bool = False) -> dict[s
 
     Raises:
         ImportError: without PyTorch, unless `as_numpy`.
+        ValueError: if `model` is quantized.
 
     Examples:
         >>> from keras_resblocks import create_model, to_torch_state_dict

@@ -229,7 +229,13 @@ def to_torch_arrays(model):
     layout = torch_layout(model)
     weights = {weight.path: weight for weight in model.weights}
     for layer in model._flatten_layers():  # Keras has no public way to layers inside of layers
-        if layer.dtype_policy.quantization_mode is None and hasattr(layer, "lora_kernel_a"):
+        policy = layer.dtype_policy
+        if policy.quantization_mode is not None:
+            raise ValueError(
+                "`model` must not be quantized, as PyTorch's layers are not. "
+                f"Received: layer `{layer.path}` with dtype={policy.name!r}"
+            )
+        if hasattr(layer, "lora_kernel_a"):
             weights[f"{layer.path}/kernel"] = layer.kernel  # with LoRA's part
             del weights[layer.lora_kernel_a.path], weights[layer.lora_kernel_b.path]
     arrays = {

@@ -207,7 +207,8 @@ class CandidateSampler(optuna.samplers.BaseSampler):
             if drawn == self.max_sampled:
                 sampler, space = self._seeded(optuna.samplers.RandomSampler, trial), {}
             candidate, values = self._candidate(study, trial, sampler, space, given)
-            if candidate.params.keys() <= given.keys() or (
+            is_given = given and candidate.params.keys() <= given.keys()
+            if is_given or (
                 self._within_budget(values) and not self._is_known(candidate.params, known)
             ):
                 return candidate
@@ -244,7 +245,7 @@ class CandidateSampler(optuna.samplers.BaseSampler):
         """Takes note of the trials that have ended, and returns the identities of all others."""
         under_way = set()
         for other in trials:
-            if other.number == trial.number or other.number in self._settled or not other.params:
+            if other.number == trial.number or other.number in self._settled:
                 continue
             names = frozenset(other.params)
             # A trial that was killed may not have asked for all.

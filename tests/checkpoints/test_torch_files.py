@@ -192,6 +192,13 @@ def test_what_went_out_is_a_copy(model, arrays):
     assert_same(model, values)
 
 
+def test_a_quantized_network_does_not_go_out():
+    quantized = network("residual")
+    quantized.layers[-1].quantize("int8")
+    with pytest.raises(ValueError, match=r"`model` must not be quantized.*Received: layer.*int8"):
+        kr.to_torch_state_dict(quantized, as_numpy=True)
+
+
 def test_low_rank_adaptation_goes_out_as_part_of_the_kernel(empty):
     adapted = network("residual")
     layers = [adapted.get_layer("stage1_block1").conv1.conv, adapted.get_layer("head")]

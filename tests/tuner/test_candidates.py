@@ -119,6 +119,10 @@ def test_only_active_hyperparameters_are_suggested_and_each_candidate_once(ask, 
     assert len(found) == len(CONDITIONAL)
 
 
+def test_a_space_without_hyperparameters_has_one_candidate():
+    assert drawn(Space(lambda hp: hp.Fixed("units", 3)), 5) == [{}]
+
+
 class Untrained(tuner.ResNetHyperModel):
     """Notes what is built, and how often it is asked what a candidate is."""
 

@@ -172,7 +172,8 @@ def test_an_objective_that_is_not_clear_is_an_error(trials, asked, message, proj
     ("names", "message"),
     [
         (["a", "b"], r"`directory`.*Received: .*projects a, b$"),
-        ([], r"`directory`.*Received: .*holds only notes\.txt$"),
+        (["notes.txt"], r"`directory`.*Received: .*holds only notes\.txt$"),
+        ([], r"`directory`.*Received: .*is empty$"),
         (None, r"`directory`.*Received: .*no directory"),
     ],
 )
@@ -180,9 +181,8 @@ def test_a_directory_without_one_project_says_what_is_there(names, message, tmp_
     folder = tmp_path / "results"
     if names is not None:
         folder.mkdir()
-        (folder / "notes.txt").write_text("")
         for name in names:
-            write_project(folder / name, [])
+            (folder / name).touch() if "." in name else write_project(folder / name, [])
     with pytest.raises(ValueError, match=message):
         project_records(folder)
 

@@ -61,9 +61,9 @@ def _project_folder(directory):
     projects = [path for path in inside if _is_project(path)]
     if len(projects) == 1:
         return projects[0]
-    names = ", ".join(path.name for path in projects or inside) or "nothing"
-    what = "projects" if projects else "only"
-    raise ValueError(f"{expected}, or hold exactly one. {received} holds {what} {names}")
+    names = ", ".join(path.name for path in projects or inside)
+    what = "holds projects" if projects else "holds only" if inside else "is empty"
+    raise ValueError(f"{expected}, or hold exactly one. {received} {what} {names}".rstrip())
 
 
 def _is_project(folder):
