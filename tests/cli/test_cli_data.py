@@ -271,6 +271,12 @@ def test_channels_come_last(shape, turned, load):
     assert "channels first" in said[0]
 
 
+@pytest.mark.parametrize(("divisor", "is_told"), [(1, True), (255, False)])
+def test_floats_that_are_not_scaled_are_told(divisor, is_told, load):
+    load(x=X.astype("float32") / divisor, y=Y, said=(said := []))
+    assert any("left as they are" in note for note in said) == is_told
+
+
 def test_rare_classes_are_in_as_many_parts_as_they_have_images(load):
     y = np.array([0] * 14 + [1] * 12 + [2] * 3 + [3] * 2 + [4])
     said = []

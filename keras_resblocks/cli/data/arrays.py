@@ -96,10 +96,10 @@ def _images(arrays, say):
     if images[first].shape[1] <= 4 < images[first].shape[-1]:
         images = {name: np.moveaxis(x, 1, -1) for name, x in images.items()}
         say(f"`{first}` has its channels first; they are turned to {images[first].shape}")
-    return images, _divisor(images)
+    return images, _divisor(images, say)
 
 
-def _divisor(images):
+def _divisor(images, say):
     """What scales the images of all parts to [0, 1]; floating point ones are left as they are."""
     low = min(x.min() for x in images.values())
     highest = [float(x.max()) for x in images.values()]
@@ -114,7 +114,12 @@ def _divisor(images):
             f"Received: {', '.join(f'{x.dtype} {name}' for name, x in images.items())}, from "
             f"{low} to {max(highest):g}"
         )
-    if kinds == {"f"} or max(highest) <= 1:  # black and white
+    if "f" in kinds and max(highest) > 20:
+        say(
+            f"`x` has floating point numbers up to {max(highest):g}, which are left as they are; "
+            "`predict` scales pictures to [0, 1]"
+        )
+    if "f" in kinds or max(highest) <= 1:  # black and white
         return 1
     return 65535 if is_deep else 255
 
