@@ -6,6 +6,7 @@
 - State files are written as a whole, and trials go on after their last epoch.
 - Trials that run out of memory are recorded and skipped.
 - There are `keep_checkpoints`, and a line a trial.
+- Garbage is looked for among the objects that are made during a search.
 """
 
 import contextlib
