@@ -83,13 +83,16 @@ def remade(layer: Any, config: dict[str, Any] | None = None) -> Any:
     return type(layer).from_config(options)
 
 
-def copy_values(clone: Any, pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Gives a layer the values of other weights, as pairs of a weight and its twin in the layer."""
+def copy_values(layer: Any, clone: Any, pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Gives a clone the values of a layer's weights, as pairs of a weight and its twin."""
+    if layer.dtype_policy.quantization_mode:  # the order of the weights may differ
+        copy_own_variables(layer, clone)
+        return
     for weight, twin in pairs:
         twin.assign(keras.ops.convert_to_numpy(weight))  # JAX would share a tensor
-    for layer in clone._flatten_layers():  # Keras has no public way to layers inside of layers
-        if isinstance(layer, layers.Normalization):
-            layer.finalize_state()  # it computes with what its weights were at last
+    for inner in clone._flatten_layers():  # Keras has no public way to layers inside of layers
+        if isinstance(inner, layers.Normalization):
+            inner.finalize_state()  # it computes with what its weights were at last
 
 
 def copy_own_variables(layer: Any, clone: Any) -> None:

@@ -171,10 +171,10 @@ def _copy(layer, clone):
             _fold(layer.conv, norm, pairs.pop(layer.conv))
         for sublayer, twin in pairs.items():
             _copy(sublayer, twin)
-    elif layer.dtype_policy.quantization_mode or getattr(layer, "lora_enabled", False):
+    elif getattr(layer, "lora_enabled", False):
         graphs.copy_own_variables(layer, clone)  # with LoRA as part of the kernel
     else:
-        graphs.copy_values(clone, zip(layer.weights, clone.weights, strict=True))
+        graphs.copy_values(layer, clone, zip(layer.weights, clone.weights, strict=True))
 
 
 def _fold(conv, norm, clone):

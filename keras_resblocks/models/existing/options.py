@@ -383,13 +383,10 @@ def _assign(layer, clone):
     """Copies the weights to a layer of the same class; whether they all fit."""
     if type(layer) is not type(clone):
         return False
-    if layer.dtype_policy.quantization_mode:  # the order of the weights may differ
-        graphs.copy_own_variables(layer, clone)
-        return True
     pairs = list(zip(layer.weights, clone.weights))
     if isinstance(layer, _NORMALIZATIONS):  # which may have a gain or an offset more, or less
         named = {weight.name: weight for weight in layer.weights}
         pairs = [(named[twin.name], twin) for twin in clone.weights if twin.name in named]
     fitting = [(weight, twin) for weight, twin in pairs if weight.shape == twin.shape]
-    graphs.copy_values(clone, fitting)
+    graphs.copy_values(layer, clone, fitting)
     return len(fitting) == len(pairs)

@@ -121,10 +121,7 @@ class _Conversion:
             for name, initializer in own.items():
                 setattr(copy, name, initializer)
             graphs.copy_trainable(layer, copy)
-            if layer.dtype_policy.quantization_mode:  # the order of the weights may differ
-                graphs.copy_own_variables(layer, copy)
-            else:
-                graphs.copy_values(copy, zip(layer.weights, copy.weights, strict=True))
+            graphs.copy_values(layer, copy, zip(layer.weights, copy.weights, strict=True))
 
 
 def _inexpressible(layer):

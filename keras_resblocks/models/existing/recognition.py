@@ -96,11 +96,8 @@ class _Recognition:
             if clone.trainable != is_trainable:
                 clone.trainable = is_trainable
         for layer, clone in self._copied:
-            if layer.dtype_policy.quantization_mode:  # the order of the weights may differ
-                graphs.copy_own_variables(layer, clone)
-                continue
             # With the state of random generators, as layers may always be in training.
-            graphs.copy_values(clone, zip(layer.variables, clone.variables, strict=True))
+            graphs.copy_values(layer, clone, zip(layer.variables, clone.variables, strict=True))
 
     def _clone_graph(self, model):
         names = set(self._calls[model].nodes)
